@@ -1,0 +1,128 @@
+//! A call to the cluster and what becomes of it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use lineside_wire::{
+    CallContext, Executed, Fault, FaultCode, InferParams, InferResult, ModelName, NodeId, PayloadBuilder, RunReport,
+};
+use tokio::time::Instant;
+
+/// One inference, to be tried on as many nodes as it takes within its deadline.
+#[derive(Clone, Debug)]
+pub struct InferCall {
+    /// Model, inputs, outputs, parameters.
+    pub params: InferParams,
+    /// The tensors' bytes; never copied.
+    pub payload: PayloadBuilder,
+    /// When the caller no longer wants an answer.
+    pub deadline: Instant,
+    /// Trace, priority, session; timeout and attempt are set anew for every try.
+    pub context: CallContext,
+}
+
+/// The answer to an inference.
+#[derive(Clone, Debug)]
+pub struct InferReply {
+    /// Model, version, outputs.
+    pub result: InferResult,
+    /// The outputs' bytes, aligned; [`lineside_wire::split_tensors`] cuts them.
+    pub payload: Bytes,
+    /// Who did the work, how long it took, and after how many tries.
+    pub report: RunReport,
+}
+
+/// Why a call brought back no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CallError {
+    /// No member has ever served the model. Nothing was sent.
+    #[error("no node of the cluster has the model {model}; `lineside models` lists those there are")]
+    UnknownModel {
+        /// The model asked for.
+        model: ModelName,
+    },
+    /// Nodes have the model, but none can serve it now. Nothing was run.
+    #[error("no node can serve {model} now: {reason}")]
+    NoNode {
+        /// The model asked for.
+        model: ModelName,
+        /// Why, for a person.
+        reason: String,
+    },
+    /// Every node that has the model is full. Nothing was run.
+    #[error("all {nodes} nodes that serve {model} are busy; try again in {retry_after:?}")]
+    AllBusy {
+        /// The model asked for.
+        model: ModelName,
+        /// How many nodes were asked or known to be full.
+        nodes: usize,
+        /// When there may be room.
+        retry_after: Duration,
+    },
+    /// The last try broke off, and no other was allowed or left.
+    #[error("lost {node} before its answer, after {attempts} tries: {reason}")]
+    Lost {
+        /// The node of the last try.
+        node: NodeId,
+        /// Tries made.
+        attempts: u8,
+        /// What broke.
+        reason: String,
+    },
+    /// Time ran out.
+    #[error("no answer within the deadline, after {attempts} tries")]
+    Late {
+        /// Tries made.
+        attempts: u8,
+        /// Whether a node may have begun.
+        executed: Executed,
+    },
+    /// A node found the request wrong. Every other node would too.
+    #[error("{}", fault.message)]
+    Refused {
+        /// Which node.
+        node: NodeId,
+        /// What it said.
+        fault: Fault,
+        /// Tries made.
+        attempts: u8,
+    },
+}
+
+impl CallError {
+    /// The fault that a gateway gives to its own caller.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        let text = self.to_string();
+        match self {
+            Self::UnknownModel { .. } => Fault::new(FaultCode::ModelNotFound, text),
+            Self::NoNode { .. } => Fault::new(FaultCode::ModelUnavailable, text).retry_after_ms(1_000),
+            Self::AllBusy { retry_after, .. } => {
+                let wait = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
+                Fault::new(FaultCode::Busy, text).retry_after_ms(wait)
+            }
+            Self::Lost { .. } => Fault::new(FaultCode::Lost, text),
+            Self::Late { executed: Executed::No, .. } => Fault::new(FaultCode::DeadlineExceeded, text),
+            Self::Late { .. } => Fault::new(FaultCode::DeadlineExceededRunning, text),
+            Self::Refused { fault, .. } => fault.clone(),
+        }
+    }
+
+    /// Tries made before the call failed.
+    #[must_use]
+    pub const fn attempts(&self) -> u8 {
+        match self {
+            Self::UnknownModel { .. } | Self::NoNode { .. } | Self::AllBusy { .. } => 0,
+            Self::Lost { attempts, .. } | Self::Late { attempts, .. } | Self::Refused { attempts, .. } => *attempts,
+        }
+    }
+
+    /// The node of the last try, if there was one.
+    #[must_use]
+    pub const fn node(&self) -> Option<NodeId> {
+        match self {
+            Self::Lost { node, .. } | Self::Refused { node, .. } => Some(*node),
+            Self::UnknownModel { .. } | Self::NoNode { .. } | Self::AllBusy { .. } | Self::Late { .. } => None,
+        }
+    }
+}
