@@ -1,1 +1,5 @@
-//! TODO page.
+//! Calling a cluster.
+
+mod call;
+
+pub use call::{CallError, InferCall, InferReply};

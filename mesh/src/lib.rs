@@ -1,1 +1,36 @@
-//! TODO page.
+//! One QUIC endpoint: connections by node id, calls as streams, gossip as datagrams.
+//!
+//! ```text
+//!   call(node, request) ──> table ──> connection ──> small: the shared stream, large: a stream of its own
+//!                             │ none?
+//!                             └─> dial ──> mutual TLS ──> hello ──> up
+//!   Service::serve(call) <── stream <── connection <── accept
+//! ```
+//!
+//! A peer is *up* only after it has answered our hello: with TLS 1.3 a client is connected before the server has
+//! looked at its certificate. Every connection is mutual TLS, and who the peer is comes from its certificate
+//! alone. The mesh matches answers to requests and knows methods by name, to allow them; it does not know what is
+//! in a call.
+//!
+//! Limits and times, each with its reason, are in the `config` module.
+
+mod accept;
+mod call;
+mod config;
+mod dial;
+mod endpoint;
+mod error;
+mod frames;
+mod greeting;
+mod mesh;
+mod peer;
+mod serve;
+mod service;
+mod shared;
+mod table;
+
+pub use call::{Destination, Outbound, Reply};
+pub use config::{ALPN, GOSSIP_BYTES_MAX, MTU_MAX, MeshConfig, SHARED_STREAM_BYTES_MAX, Timing};
+pub use error::{BindError, CallFailure, CloseCode, DialError};
+pub use mesh::{ConnectionInfo, Mesh, Met, Presence};
+pub use service::{Cancelled, Incoming, Responder, Served, Service};

@@ -11,7 +11,10 @@ use std::{
 use bytes::Bytes;
 use lineside_certs::PeerIdentity;
 use lineside_wire::{CallContext, EncodedFrame, Fault, FaultCode, PayloadBuilder, RequestId, RunReport};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 
 /// Answers the calls of peers. One for the whole process; called on the network's thread.
 pub trait Service: Send + Sync + 'static {
@@ -53,18 +56,36 @@ pub struct Incoming {
 
 /// A flag that says the caller no longer wants its answer.
 #[derive(Clone, Debug, Default)]
-pub struct Cancelled(Arc<AtomicBool>);
+pub struct Cancelled(Arc<CancelState>);
+
+#[derive(Debug, Default)]
+struct CancelState {
+    set: AtomicBool,
+    changed: Notify,
+}
 
 impl Cancelled {
     /// Whether the caller went away or took the call back.
     #[must_use]
     pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.set.load(Ordering::Acquire)
     }
 
     /// Marks the call as no longer wanted.
     pub fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.set.store(true, Ordering::Release);
+        self.0.changed.notify_waiters();
+    }
+
+    /// Waits until the flag is set. Cancel-safe.
+    pub async fn wait(&self) {
+        loop {
+            let changed = self.0.changed.notified();
+            if self.is_set() {
+                return;
+            }
+            changed.await;
+        }
     }
 }
 
@@ -126,7 +147,10 @@ impl Drop for Responder {
     fn drop(&mut self) {
         let fault = match self.cancelled.is_set() {
             true => Fault::new(FaultCode::Cancelled, "the caller cancelled the call"),
-            false => Fault::new(FaultCode::Internal, "the call was dropped without an answer; see this member's log"),
+            false => Fault::new(
+                FaultCode::Internal,
+                "the call was dropped without an answer; see this member's log",
+            ),
         };
         self.send(|id| EncodedFrame::error(Some(id), &fault, None));
     }

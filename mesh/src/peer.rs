@@ -1,0 +1,180 @@
+//! One connection with one peer: calls out, calls in, gossip, and its end.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock, atomic::AtomicBool},
+};
+
+use bytes::Bytes;
+use lineside_certs::PeerIdentity;
+use lineside_wire::{Greeting, RequestId};
+use quinn::{Connection, ConnectionError, VarInt};
+use tokio::task::JoinSet;
+use tracing::{debug, error, trace};
+
+use crate::{
+    CallFailure, MeshConfig, Outbound, Presence, Reply, Service,
+    call::{Answer, read_answer},
+    config::SHARED_STREAM_BYTES_MAX,
+    error::CloseCode,
+    frames::{FrameReader, write_frames},
+    serve::Serving,
+    shared::{self, Broken, SharedStream},
+};
+
+/// A peer that is connected.
+pub(crate) struct Peer {
+    pub(crate) identity: Arc<PeerIdentity>,
+    pub(crate) connection: Connection,
+    pub(crate) remote: SocketAddr,
+    config: Arc<MeshConfig>,
+    shared: SharedStream,
+    /// What the peer said of itself; set once it is up.
+    greeting: OnceLock<Greeting>,
+}
+
+/// What a connection needs of its process.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) config: Arc<MeshConfig>,
+    pub(crate) presence: Arc<dyn Presence>,
+    pub(crate) service: Arc<dyn Service>,
+}
+
+/// Told that the peer has greeted us, with what it said.
+pub(crate) type OnGreeting = Box<dyn Fn(Arc<Peer>, Greeting) + Send + Sync>;
+
+impl Peer {
+    /// Takes over a connection whose handshake is complete. The second value runs it, until it ends.
+    pub(crate) async fn start(
+        around: &Surroundings,
+        connection: Connection,
+        identity: PeerIdentity,
+        on_greeting: OnGreeting,
+    ) -> Result<(Arc<Self>, impl Future<Output = ConnectionError> + Send + 'static), ConnectionError> {
+        let identity = Arc::new(identity);
+        let remote = connection.remote_address();
+        let (send, recv) = connection.open_bi().await?;
+        let (shared, requests, pending) = SharedStream::new();
+        let peer = Arc::new(Self {
+            identity: Arc::clone(&identity),
+            connection: connection.clone(),
+            remote,
+            config: Arc::clone(&around.config),
+            shared,
+            greeting: OnceLock::new(),
+        });
+        let greeted = Arc::downgrade(&peer);
+        let serving = Arc::new(Serving {
+            config: Arc::clone(&around.config),
+            peer: identity,
+            remote,
+            service: Arc::clone(&around.service),
+            presence: Arc::clone(&around.presence),
+            greeted: AtomicBool::new(false),
+            on_greeting: Box::new(move |greeting| {
+                if let Some(peer) = greeted.upgrade() {
+                    on_greeting(peer, greeting);
+                }
+            }),
+        });
+        let answers = FrameReader::new(recv, around.config.limits, around.config.timing.progress);
+        let presence = Arc::clone(&around.presence);
+        let run = async move {
+            let mut tasks = JoinSet::new();
+            tasks.spawn(shared::write(send, requests, Arc::clone(&pending)));
+            tasks.spawn(shared::read(answers, Arc::clone(&pending)));
+            let reason = run(&connection, &mut tasks, serving, presence).await;
+            tasks.shutdown().await;
+            pending.fail(&reason.to_string());
+            reason
+        };
+        Ok((peer, run))
+    }
+
+    /// Whether calls can be tried.
+    pub(crate) fn is_open(&self) -> bool {
+        self.connection.close_reason().is_none()
+    }
+
+    pub(crate) fn greeting(&self) -> Option<&Greeting> {
+        self.greeting.get()
+    }
+
+    pub(crate) fn set_greeting(&self, greeting: Greeting) {
+        drop(self.greeting.set(greeting));
+    }
+
+    pub(crate) fn close(&self, code: CloseCode) {
+        self.connection.close(VarInt::from(code), format!("{code:?}").as_bytes());
+    }
+
+    /// Sends one datagram; lost when there is no room for it.
+    pub(crate) fn send_gossip(&self, packet: Bytes) {
+        if let Err(error) = self.connection.send_datagram(packet) {
+            trace!(peer = %self.identity.node, %error, "gossip not sent");
+        }
+    }
+
+    /// Makes one call: on the shared stream when it is small, else on its own. Dropped, it cancels the call.
+    pub(crate) async fn call<P: serde::Serialize>(&self, call: Outbound<P>) -> Result<Reply, CallFailure> {
+        let id = self.shared.next_id();
+        let frame = call.frame(id);
+        let answer = match frame.len() <= SHARED_STREAM_BYTES_MAX {
+            true => self.shared.call(id, frame).await,
+            false => self.call_alone(id, frame).await,
+        };
+        let node = self.identity.node;
+        match answer {
+            Ok(Answer::Reply(reply)) => Ok(reply),
+            Ok(Answer::Fault(fault, report)) => Err(CallFailure::Fault { node, fault, report }),
+            Err(Broken { sent, reason }) => Err(CallFailure::Lost { node, sent, reason }),
+        }
+    }
+
+    /// Makes one call on a stream of its own. Dropping both halves of the stream is the cancellation.
+    async fn call_alone(&self, id: RequestId, frame: lineside_wire::EncodedFrame) -> Result<Answer, Broken> {
+        let broken = |sent| move |reason: String| Broken { sent, reason };
+        let (mut send, recv) = self.connection.open_bi().await.map_err(|e| broken(false)(e.to_string()))?;
+        write_frames(&mut send, std::iter::once(frame)).await.map_err(|e| broken(true)(e.to_string()))?;
+        send.finish().map_err(|e| broken(true)(e.to_string()))?;
+        let mut frames = FrameReader::new(recv, self.config.limits, self.config.timing.progress);
+        loop {
+            let frame = frames.next().await.map_err(|e| broken(true)(e.to_string()))?;
+            let frame = frame.ok_or_else(|| broken(true)("the peer finished the stream".to_owned()))?;
+            match read_answer(&frame).map_err(broken(true))? {
+                Some((answered, answer)) if answered == id => return Ok(answer),
+                Some(_) | None => {}
+            }
+        }
+    }
+}
+
+/// Accepts streams and datagrams until the connection ends. A panic in any of its tasks ends this connection only.
+async fn run(
+    connection: &Connection,
+    tasks: &mut JoinSet<()>,
+    serving: Arc<Serving>,
+    presence: Arc<dyn Presence>,
+) -> ConnectionError {
+    let peer = Arc::clone(&serving.peer);
+    loop {
+        tokio::select! {
+            stream = connection.accept_bi() => match stream {
+                Ok((send, recv)) => drop(tasks.spawn(Arc::clone(&serving).stream(send, recv))),
+                Err(reason) => return reason,
+            },
+            packet = connection.read_datagram() => match packet {
+                Ok(packet) if peer.role.is_member() => presence.gossip(peer.node, packet),
+                Ok(_) => debug!(peer = %peer.node, role = %peer.role, "gossip from a role that takes no part in it"),
+                Err(reason) => return reason,
+            },
+            Some(ended) = tasks.join_next() => if let Err(failed) = ended {
+                if failed.is_panic() {
+                    error!(peer = %peer.node, "a task of this connection panicked; the connection is closed");
+                    connection.close(VarInt::from(CloseCode::ProtocolError), b"internal error");
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The serving side of one stream: frames in, calls to the service, answers out.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use lineside_certs::{PeerIdentity, roles};
+use lineside_wire::{
+    CallContext, CancelParams, EncodedFrame, Fault, FaultCode, FrameKind, Greeting, Message, PayloadBuilder,
+    RequestId, decode_part, method,
+};
+use quinn::{RecvStream, SendStream, VarInt};
+use tokio::{sync::mpsc, time::Instant};
+use tracing::debug;
+
+use crate::{
+    Cancelled, Incoming, MeshConfig, Presence, Responder, Served, Service,
+    call::not_allowed,
+    config::ANSWERS_MAX,
+    error::CloseCode,
+    frames::{Frame, FrameReader, write_frames},
+    greeting,
+    service::Outgoing,
+};
+
+/// Answers that are written together.
+const WRITE_TOGETHER_MAX: usize = 64;
+
+/// What every stream of one connection shares.
+pub(crate) struct Serving {
+    pub(crate) config: Arc<MeshConfig>,
+    pub(crate) peer: Arc<PeerIdentity>,
+    pub(crate) remote: SocketAddr,
+    pub(crate) service: Arc<dyn Service>,
+    pub(crate) presence: Arc<dyn Presence>,
+    /// Whether the peer has said hello: nothing else is served before.
+    pub(crate) greeted: AtomicBool,
+    /// Told what the peer said of itself.
+    pub(crate) on_greeting: Box<dyn Fn(Greeting) + Send + Sync>,
+}
+
+impl Serving {
+    /// Serves one stream until the peer has finished it and every call on it is answered.
+    ///
+    /// Dropped or ended early, it cancels the calls that are still open.
+    pub(crate) async fn stream(self: Arc<Self>, send: SendStream, recv: RecvStream) {
+        let reader = FrameReader::new(recv, self.config.limits, self.config.timing.progress);
+        let (answers, outgoing) = mpsc::channel(ANSWERS_MAX);
+        let calls = Calls { serving: self, answers, refused: Vec::new(), open: OpenCalls::default() };
+        Stream { calls, reader, send, outgoing, later: FuturesUnordered::new() }.run().await;
+    }
+}
+
+/// The calls of one stream that are not answered yet; told when nobody waits any more.
+#[derive(Default)]
+struct OpenCalls(HashMap<RequestId, Cancelled>);
+
+impl Drop for OpenCalls {
+    fn drop(&mut self) {
+        self.0.values().for_each(Cancelled::set);
+    }
+}
+
+struct Stream {
+    calls: Calls,
+    reader: FrameReader,
+    send: SendStream,
+    outgoing: mpsc::Receiver<Outgoing>,
+    later: FuturesUnordered<BoxFuture<'static, ()>>,
+}
+
+impl Stream {
+    async fn run(mut self) {
+        let mut finished = false;
+        let mut written = Vec::with_capacity(WRITE_TOGETHER_MAX);
+        let stopped = self.send.stopped();
+        tokio::pin!(stopped);
+        while !(finished && self.calls.open.0.is_empty()) {
+            tokio::select! {
+                frame = self.reader.next(), if !finished => match frame {
+                    Ok(Some(frame)) => self.later.extend(self.calls.frame(&frame)),
+                    Ok(None) => finished = true,
+                    Err(error) => {
+                        debug!(%error, "stream ended early");
+                        drop(self.send.reset(VarInt::from(CloseCode::ProtocolError)));
+                        return;
+                    }
+                },
+                _ = self.outgoing.recv_many(&mut written, WRITE_TOGETHER_MAX) => {}
+                Some(()) = self.later.next(), if !self.later.is_empty() => {}
+                // The caller no longer reads: none of its calls on this stream is wanted.
+                _ = &mut stopped => return,
+            }
+            if !self.write(&mut written).await {
+                return;
+            }
+        }
+        drop(self.send.finish());
+    }
+
+    /// Writes answers and refusals; false when the stream is gone.
+    async fn write(&mut self, written: &mut Vec<Outgoing>) -> bool {
+        if written.is_empty() && self.calls.refused.is_empty() {
+            return true;
+        }
+        for answer in written.iter() {
+            self.calls.open.0.remove(&answer.id);
+        }
+        let answers = written.drain(..).map(|answer| answer.frame);
+        write_frames(&mut self.send, self.calls.refused.drain(..).chain(answers)).await.is_ok()
+    }
+}
+
+/// Dispatches the frames of one stream.
+struct Calls {
+    serving: Arc<Serving>,
+    answers: mpsc::Sender<Outgoing>,
+    /// Answers that were given without the service.
+    refused: Vec<EncodedFrame>,
+    open: OpenCalls,
+}
+
+impl Calls {
+    /// Handles one frame and gives back what the service left to be run.
+    fn frame(&mut self, frame: &Frame) -> Vec<BoxFuture<'static, ()>> {
+        let mut later = Vec::new();
+        match Message::decode(frame.kind, &frame.document) {
+            Ok(Message::Batch(messages)) if !frame.payload.is_empty() => {
+                let text = format!(
+                    "a batch of {} calls with a payload: tensors go in frames of their own",
+                    messages.len()
+                );
+                self.refuse(None, &Fault::new(FaultCode::InvalidRequest, text));
+            }
+            Ok(Message::Batch(messages)) => {
+                later.extend(messages.into_iter().filter_map(|message| self.message(message, frame)));
+            }
+            Ok(message) => later.extend(self.message(message, frame)),
+            Err(error) => {
+                let code = match frame.kind {
+                    FrameKind::Request | FrameKind::Notification | FrameKind::Batch => {
+                        FaultCode::InvalidRequest
+                    }
+                    FrameKind::Response | FrameKind::Error | FrameKind::Item => FaultCode::ParseError,
+                };
+                self.refuse(None, &Fault::new(code, error.to_string()));
+            }
+        }
+        later
+    }
+
+    fn message(&mut self, message: Message<'_>, frame: &Frame) -> Option<BoxFuture<'static, ()>> {
+        match message {
+            Message::Request { id, method: method::HELLO, params, .. } => {
+                self.hello(id, params);
+                None
+            }
+            Message::Request { id, method, context, params } => {
+                if let Err(fault) = self.admit(id, method) {
+                    self.refuse(Some(id), &fault);
+                    return None;
+                }
+                let Ok(place) = self.answers.clone().try_reserve_owned() else {
+                    let text = format!("{ANSWERS_MAX} calls wait on this stream");
+                    self.refuse(Some(id), &Fault::new(FaultCode::Busy, text).retry_after_ms(50));
+                    return None;
+                };
+                let reply = Responder::to_request(id, place);
+                self.open.0.insert(id, reply.cancelled());
+                self.serve(method, context, frame.document.slice_ref(params), frame.payload.clone(), reply)
+            }
+            Message::Notification { method: method::CANCEL, params } => {
+                if let Ok(CancelParams { id }) = decode_part(params) {
+                    if let Some(cancelled) = self.open.0.get(&id) {
+                        cancelled.set();
+                    }
+                }
+                None
+            }
+            Message::Notification { method, params } => {
+                // A notification is never answered, not even when it is refused.
+                self.admit(RequestId(u64::MAX), method).ok()?;
+                let params = frame.document.slice_ref(params);
+                self.serve(
+                    method,
+                    CallContext::default(),
+                    params,
+                    frame.payload.clone(),
+                    Responder::to_notification(),
+                )
+            }
+            Message::Response { .. } | Message::Error { .. } | Message::Item { .. } | Message::Batch(_) => {
+                let text =
+                    "only requests, notifications and batches are served on a stream that the caller opened";
+                self.refuse(None, &Fault::new(FaultCode::InvalidRequest, text));
+                None
+            }
+        }
+    }
+
+    /// Whether the peer may make this call now.
+    fn admit(&self, id: RequestId, method: &str) -> Result<(), Fault> {
+        let serving = &self.serving;
+        if self.open.0.contains_key(&id) {
+            let text = format!("the id {} belongs to a call that is not answered yet", id.0);
+            return Err(Fault::new(FaultCode::InvalidRequest, text));
+        }
+        if !serving.greeted.load(Ordering::Acquire) {
+            return Err(Fault::new(FaultCode::InvalidRequest, "the first call of a connection is hello"));
+        }
+        if !roles::is_known(method) {
+            let method: String = method.chars().take(64).collect();
+            return Err(Fault::new(FaultCode::MethodNotFound, format!("there is no method {method:?}")));
+        }
+        match roles::may(serving.peer.role, method) {
+            true => Ok(()),
+            false => Err(not_allowed(serving.peer.role, method)),
+        }
+    }
+
+    fn serve(
+        &self,
+        method: &str,
+        context: CallContext,
+        params: Bytes,
+        payload: Bytes,
+        reply: Responder,
+    ) -> Option<BoxFuture<'static, ()>> {
+        let arrived = Instant::now();
+        let deadline = context.timeout_us.and_then(|us| arrived.checked_add(Duration::from_micros(us)));
+        let cancelled = reply.cancelled();
+        let call = Incoming {
+            peer: Arc::clone(&self.serving.peer),
+            method: method.to_owned(),
+            context,
+            deadline,
+            arrived,
+            params,
+            payload,
+            reply,
+        };
+        match self.serving.service.serve(call) {
+            Served::Done => None,
+            Served::Later(work) => Some(Box::pin(async move {
+                tokio::select! {
+                    () = work => {}
+                    () = cancelled.wait() => {}
+                }
+            })),
+        }
+    }
+
+    fn hello(&mut self, id: RequestId, params: &[u8]) {
+        let own = self.serving.presence.greeting();
+        let greeting =
+            match decode_part(params).and_then(|theirs| greeting::check(theirs, &own, &self.serving.peer)) {
+                Ok(greeting) => greeting,
+                Err(fault) => return self.refuse(Some(id), &fault),
+            };
+        debug!(peer = %self.serving.peer.node, remote = %self.serving.remote, "greeted");
+        self.refused.push(EncodedFrame::response(id, &own, None, PayloadBuilder::new()));
+        (self.serving.on_greeting)(greeting);
+        self.serving.greeted.store(true, Ordering::Release);
+    }
+
+    fn refuse(&mut self, id: Option<RequestId>, fault: &Fault) {
+        self.refused.push(EncodedFrame::error(id, fault, None));
+    }
+}

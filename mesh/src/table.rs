@@ -1,0 +1,59 @@
+//! Who is connected, by node id. Reading takes no lock.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+
+use arc_swap::ArcSwap;
+use lineside_wire::NodeId;
+
+use crate::{config::CONNECTIONS_PER_NODE_MAX, error::CloseCode, peer::Peer};
+
+/// The connections of each peer, the newest last.
+type Snapshot = HashMap<NodeId, Vec<Arc<Peer>>>;
+
+#[derive(Default)]
+pub(crate) struct Table(ArcSwap<Snapshot>);
+
+impl Table {
+    /// The newest connection with a peer that is still open.
+    pub(crate) fn find(&self, node: NodeId) -> Option<Arc<Peer>> {
+        self.0.load().get(&node)?.iter().rev().find(|peer| peer.is_open()).cloned()
+    }
+
+    /// An open connection with whoever is at this address.
+    pub(crate) fn find_at(&self, address: SocketAddr) -> Option<Arc<Peer>> {
+        self.0.load().values().flatten().find(|peer| peer.remote == address && peer.is_open()).cloned()
+    }
+
+    /// Adds a connection; past the limit, the oldest of the same peer is closed.
+    pub(crate) fn add(&self, peer: &Arc<Peer>) {
+        self.0.rcu(|old| {
+            let mut new = Snapshot::clone(old);
+            new.entry(peer.identity.node).or_default().push(Arc::clone(peer));
+            new
+        });
+        let snapshot = self.0.load();
+        let peers = snapshot.get(&peer.identity.node).map_or(&[][..], Vec::as_slice);
+        let excess = peers.len().saturating_sub(CONNECTIONS_PER_NODE_MAX);
+        peers[..excess].iter().for_each(|old| old.close(CloseCode::TooManyConnections));
+    }
+
+    /// Removes a connection. True when it was the last one with its peer.
+    pub(crate) fn remove(&self, peer: &Arc<Peer>) -> bool {
+        let node = peer.identity.node;
+        let old = self.0.rcu(|old| {
+            let mut new = Snapshot::clone(old);
+            if let Some(peers) = new.get_mut(&node) {
+                peers.retain(|other| !Arc::ptr_eq(other, peer));
+                if peers.is_empty() {
+                    new.remove(&node);
+                }
+            }
+            new
+        });
+        old.get(&node).is_some_and(|peers| peers.iter().all(|other| Arc::ptr_eq(other, peer)))
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Peer>> {
+        self.0.load().values().flatten().cloned().collect()
+    }
+}

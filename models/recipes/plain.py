@@ -1,0 +1,93 @@
+"""Models without training: `add` for the samples, and those that the tests of the cluster need."""
+
+import numpy as np
+from onnx import helper
+
+from .graph import Graph, tensor
+
+# Edge of the matrices that slow-add multiplies. One product stays below the size from which ONNX Runtime
+# splits it over threads, so the model keeps one core busy and no other.
+EDGE = 32
+PRODUCTS_PER_ROUND = 32
+
+# Open Inference Protocol name -> ONNX name. BF16 is missing: numpy has no such type, so we could not check it.
+DATATYPES = {
+    "BOOL": "BOOL",
+    "UINT8": "UINT8",
+    "UINT16": "UINT16",
+    "UINT32": "UINT32",
+    "UINT64": "UINT64",
+    "INT8": "INT8",
+    "INT16": "INT16",
+    "INT32": "INT32",
+    "INT64": "INT64",
+    "FP16": "FLOAT16",
+    "FP32": "FLOAT",
+    "FP64": "DOUBLE",
+    "BYTES": "STRING",
+}
+
+
+def add():
+    graph = Graph()
+    graph.node("Add", ["a", "b"], "sum")
+    return graph.model("add", [vector("a"), vector("b")], [vector("sum")], "sum = a + b, element by element.")
+
+
+def slow_add():
+    """`add`, after `rounds` rounds of work that no optimiser can drop.
+
+    The work starts from `a`, so it is no constant, and its result decides what is added to the sum: one if
+    any value exceeds 2, else nothing. Tanh keeps every value below 1, but only a reader of mathematics knows.
+    """
+    body = Graph()
+    x = "state_in"
+    for index in range(PRODUCTS_PER_ROUND):
+        x = body.node("MatMul", [x, "mirror"], f"product{index}")
+    body.node("Tanh", [x], "state_out")
+    body.node("Identity", ["go_in"], "go_out")
+    state = [EDGE, EDGE]
+    round_ = helper.make_graph(
+        body.nodes,
+        "round",
+        [tensor("round", "INT64", []), tensor("go_in", "BOOL", []), tensor("state_in", "FLOAT", state)],
+        [tensor("go_out", "BOOL", []), tensor("state_out", "FLOAT", state)],
+    )
+
+    graph = Graph()
+    # A Householder reflection: it turns vectors without stretching them, so the work never over- or underflows.
+    graph.constant("mirror", (np.eye(EDGE) - 2 / EDGE).astype(np.float32))
+    pattern = np.cos(np.arange(EDGE * EDGE)).reshape(EDGE, EDGE).astype(np.float32)
+    total = graph.node("ReduceSum", ["a"], "total", keepdims=0)
+    start = graph.node("Add", [graph.node("Tanh", [total], "seed"), graph.constant("pattern", pattern)], "start")
+    count = graph.node("Squeeze", ["rounds"], "count")
+    end = graph.node("Loop", [count, graph.constant("go", np.array(True)), start], "end", body=round_)
+    calm = graph.node("Tanh", [end], "calm")  # Also bounds `start`, when `rounds` is 0.
+    peak = graph.node("ReduceMax", [calm], "peak", keepdims=0)
+    beyond = graph.node("Greater", [peak, graph.constant("two", np.float32(2))], "beyond")
+    nothing = graph.node("Cast", [beyond], "nothing", to=helper.np_dtype_to_tensor_dtype(np.dtype(np.float32)))
+    graph.node("Add", [graph.node("Add", ["a", "b"], "quick_sum"), nothing], "sum")
+    return graph.model(
+        "slow_add",
+        [vector("a"), vector("b"), tensor("rounds", "INT64", [1])],
+        [vector("sum")],
+        "sum = a + b, after `rounds` rounds of work on one core.",
+    )
+
+
+def echo():
+    graph = Graph()
+    inputs, outputs = [], []
+    for name, onnx_name in DATATYPES.items():
+        graph.node("Identity", [f"in_{name.lower()}"], f"out_{name.lower()}")
+        inputs.append(vector(f"in_{name.lower()}", onnx_name))
+        outputs.append(vector(f"out_{name.lower()}", onnx_name))
+    return graph.model("echo", inputs, outputs, "Gives back every input as it came.")
+
+
+def broken():
+    return b"This is not an ONNX model. A node that finds it says so and serves the others.\n"
+
+
+def vector(name, datatype="FLOAT"):
+    return tensor(name, datatype, ["n"])
