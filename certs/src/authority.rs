@@ -207,6 +207,9 @@ fn authority_params(
     now: SystemTime,
 ) -> Result<CertificateParams, rcgen::Error> {
     let mut params = base_params(&format!("{name} CA g1"), now, AUTHORITY_LIFETIME);
+    // The id makes namesakes distinct: a certificate of another cluster is then an unknown issuer's, not a bad
+    // signature's.
+    params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     // DNS only: webpki refuses URI name constraints.

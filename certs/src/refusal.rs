@@ -6,7 +6,7 @@
 /// arrives late, as an alert on what seemed a working connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Alert 48.
+    /// Alerts 48 and 51.
     #[error(
         "the two sides belong to different clusters: one certificate was not signed by the other's authority; \
          use an identity that was issued by this cluster (`lineside certs issue`)"
@@ -43,7 +43,8 @@ impl Refusal {
     #[must_use]
     pub const fn from_alert(alert: u8) -> Self {
         match alert {
-            48 => Self::UnknownAuthority,
+            // 51 (decrypt error) is what a signature by a namesake authority leads to.
+            48 | 51 => Self::UnknownAuthority,
             45 => Self::Expired,
             44 => Self::Revoked,
             116 => Self::Missing,

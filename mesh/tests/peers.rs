@@ -1,0 +1,434 @@
+//! Peers over loopback: real certificates, real QUIC, port 0.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use lineside_certs::{Authority, Identity, PeerIdentity, Refusal, Subject};
+use lineside_mesh::{
+    BindError, CallFailure, Destination, DialError, Incoming, Mesh, MeshConfig, Outbound, Presence, Served,
+    Service,
+};
+use lineside_wire::{
+    CallContext, Empty, FaultCode, Greeting, LoadReport, MemberState, NodeId, PROTOCOL_VERSION,
+    PayloadBuilder, Role, RunReport, method,
+};
+use tempfile::TempDir;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::timeout,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Floor {
+    home: TempDir,
+    authority: Authority,
+}
+
+impl Floor {
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let authority = Authority::create(&home.path().join("ca"), "floor", SystemTime::now()).unwrap();
+        Self { home, authority }
+    }
+
+    fn identity(&self, role: Role, name: &str) -> Arc<Identity> {
+        let directory = self.home.path().join(name);
+        if !directory.exists() {
+            let issued = self.authority.issue(&Subject::new(role, name), SystemTime::now()).unwrap();
+            Identity::store(&directory, &issued).unwrap();
+        }
+        Arc::new(Identity::load(&directory).unwrap())
+    }
+
+    fn member(&self, name: &str) -> Member {
+        self.member_at(Role::Node, name, ([127, 0, 0, 1], 0).into()).unwrap()
+    }
+
+    fn member_at(&self, role: Role, name: &str, address: SocketAddr) -> Result<Member, BindError> {
+        Member::start(self.identity(role, name), MeshConfig::listening(address))
+    }
+
+    fn caller(&self, role: Role, name: &str) -> Member {
+        Member::start(self.identity(role, name), MeshConfig::dialling()).unwrap()
+    }
+}
+
+/// What a member sees, for the tests to wait on.
+#[derive(Debug, PartialEq)]
+enum Seen {
+    Met(NodeId),
+    Lost(NodeId),
+    Gossip(NodeId, Bytes),
+}
+
+struct Member {
+    mesh: Mesh,
+    identity: Arc<Identity>,
+    seen: mpsc::Receiver<Seen>,
+    held: Arc<Held>,
+}
+
+impl Member {
+    fn start(identity: Arc<Identity>, config: MeshConfig) -> Result<Self, BindError> {
+        let (tell, seen) = mpsc::channel(256);
+        let held = Arc::new(Held::default());
+        let presence = Arc::new(Witness { identity: Arc::clone(&identity), tell });
+        let service = Arc::new(Echo { held: Arc::clone(&held) });
+        let mesh = Mesh::bind(config, Arc::clone(&identity), presence, service)?;
+        Ok(Self { mesh, identity, seen, held })
+    }
+
+    fn destination(&self) -> Destination {
+        Destination { node: self.identity.node(), address: self.mesh.local_addr() }
+    }
+
+    async fn sees(&mut self, wanted: &Seen) {
+        let search = async { while self.seen.recv().await.expect("the witness lives").ne(wanted) {} };
+        timeout(PATIENCE, search).await.unwrap_or_else(|_| panic!("{wanted:?} was never seen"));
+    }
+}
+
+struct Witness {
+    identity: Arc<Identity>,
+    tell: mpsc::Sender<Seen>,
+}
+
+impl Presence for Witness {
+    fn greeting(&self) -> Greeting {
+        let (node, role) = (self.identity.node(), self.identity.role());
+        let member = role.is_member().then(|| MemberState {
+            node,
+            name: self.identity.name().to_owned(),
+            role,
+            software: "test".to_owned(),
+            address: ([127, 0, 0, 1], 1).into(),
+            http: None,
+            door: false,
+            epoch: 1,
+            revision: 1,
+            draining: false,
+            load: LoadReport::default(),
+            models: Vec::new(),
+            certificate_expires: 0,
+        });
+        Greeting { protocol: PROTOCOL_VERSION, cluster: self.identity.cluster(), member }
+    }
+
+    fn met(&self, peer: &PeerIdentity, _greeting: &Greeting, _remote: SocketAddr) {
+        drop(self.tell.try_send(Seen::Met(peer.node)));
+    }
+
+    fn lost(&self, node: NodeId) {
+        drop(self.tell.try_send(Seen::Lost(node)));
+    }
+
+    fn gossip(&self, from: NodeId, packet: Bytes) {
+        drop(self.tell.try_send(Seen::Gossip(from, packet)));
+    }
+}
+
+/// Calls that the service keeps open.
+#[derive(Default)]
+struct Held {
+    calls: Mutex<Vec<Incoming>>,
+    changed: Notify,
+}
+
+impl Held {
+    async fn until_one(&self) {
+        let one = async {
+            while self.calls.lock().unwrap().is_empty() {
+                self.changed.notified().await;
+            }
+        };
+        timeout(PATIENCE, one).await.expect("a call arrives");
+    }
+}
+
+/// `infer` comes back as it went, `health` is held open, `models.list` panics, `ping` answers later.
+struct Echo {
+    held: Arc<Held>,
+}
+
+impl Service for Echo {
+    fn serve(&self, call: Incoming) -> Served {
+        match call.method.as_str() {
+            method::INFER => {
+                let mut payload = PayloadBuilder::new();
+                payload.push(call.payload.clone());
+                let report = RunReport {
+                    node: call.peer.node,
+                    load: LoadReport::default(),
+                    queue_us: 0,
+                    run_us: call.context.timeout_us.unwrap_or(0),
+                    attempts: 1,
+                };
+                call.reply.answer(&Empty {}, Some(&report), payload);
+                Served::Done
+            }
+            method::HEALTH => {
+                self.held.calls.lock().unwrap().push(call);
+                self.held.changed.notify_one();
+                Served::Done
+            }
+            method::MODELS_LIST => panic!("a defect in the service"),
+            _ => Served::Later(Box::pin(
+                async move { call.reply.answer(&Empty {}, None, PayloadBuilder::new()) },
+            )),
+        }
+    }
+}
+
+fn infer(bytes: usize) -> Outbound<Empty> {
+    let mut payload = PayloadBuilder::new();
+    let body: Vec<u8> = (0..bytes).map(|i| u8::try_from(i % 251).unwrap()).collect();
+    payload.push(body.into());
+    Outbound { payload, ..Outbound::new(method::INFER, Empty {}) }
+}
+
+fn hold() -> Outbound<Empty> {
+    Outbound::new(method::HEALTH, Empty {})
+}
+
+fn ping() -> Outbound<Empty> {
+    Outbound::new(method::PING, Empty {})
+}
+
+#[tokio::test]
+async fn calls_of_every_size_come_back_as_they_went_and_aligned() {
+    let floor = Floor::new();
+    let (press, door) = (floor.member("press"), floor.member("door"));
+    for bytes in [0, 1, 100, 16_000, 16_384, 70_000, 3_000_000] {
+        let reply = door.mesh.call(press.destination(), infer(bytes)).await.unwrap();
+        let expected = infer(bytes).payload.into_chunks().concat();
+        assert!(reply.payload == expected, "{bytes} bytes came back changed");
+        assert_eq!(reply.payload.as_ptr().align_offset(64), 0);
+    }
+}
+
+#[tokio::test]
+async fn many_calls_share_one_connection_and_none_is_mixed_up() {
+    let floor = Floor::new();
+    let (mut press, door) = (floor.member("press"), floor.member("door"));
+    let calls = (0..300_u64).map(|i| {
+        let mut call = infer(usize::try_from(i * 97).unwrap());
+        call.context = CallContext { timeout_us: Some(i), ..CallContext::default() };
+        door.mesh.call(press.destination(), call)
+    });
+    let replies = futures_util::future::join_all(calls).await;
+    for (i, reply) in (0..).zip(replies) {
+        let reply = reply.unwrap();
+        assert_eq!(reply.report.unwrap().run_us, i);
+        assert_eq!(reply.payload.len() as u64, i * 97);
+    }
+    press.sees(&Seen::Met(door.identity.node())).await;
+    assert!(press.seen.try_recv().is_err(), "more than one connection was made");
+}
+
+#[tokio::test]
+async fn a_dropped_call_is_cancelled_at_the_peer() {
+    let floor = Floor::new();
+    let (press, door) = (floor.member("press"), floor.member("door"));
+    for big in [false, true] {
+        let mut call = hold();
+        if big {
+            call.payload.push(vec![0; 100_000].into());
+        }
+        {
+            let open = door.mesh.call(press.destination(), call);
+            tokio::select! {
+                answer = open => panic!("answered: {answer:?}"),
+                () = press.held.until_one() => {}
+            }
+        }
+        let held = press.held.calls.lock().unwrap().pop().unwrap();
+        timeout(PATIENCE, held.reply.cancelled().wait()).await.expect("the cancellation arrives");
+    }
+}
+
+#[tokio::test]
+async fn a_call_whose_peer_vanishes_is_lost_and_says_so() {
+    let floor = Floor::new();
+    let (press, mut door) = (floor.member("press"), floor.member("door"));
+    let (to, node) = (press.destination(), press.identity.node());
+    let open = door.mesh.call(to, hold());
+    let vanish = async {
+        press.held.until_one().await;
+        press.mesh.shutdown().await;
+    };
+    let (answer, ()) = tokio::join!(open, vanish);
+    assert!(matches!(answer, Err(CallFailure::Lost { sent: true, .. })), "{answer:?}");
+    door.sees(&Seen::Lost(node)).await;
+}
+
+#[tokio::test]
+async fn a_call_dropped_by_its_service_is_answered_with_an_internal_fault() {
+    let floor = Floor::new();
+    let (press, door) = (floor.member("press"), floor.member("door"));
+    let drop_it = async {
+        press.held.until_one().await;
+        press.held.calls.lock().unwrap().clear();
+    };
+    let (answer, ()) = tokio::join!(door.mesh.call(press.destination(), hold()), drop_it);
+    let Err(CallFailure::Fault { fault, .. }) = answer else { panic!("{answer:?}") };
+    assert_eq!(fault.code, FaultCode::Internal);
+}
+
+#[tokio::test]
+async fn a_panicking_call_ends_its_own_connection_and_no_other() {
+    let floor = Floor::new();
+    let (press, door, unlucky) = (floor.member("press"), floor.member("door"), floor.member("unlucky"));
+    door.mesh.call(press.destination(), ping()).await.unwrap();
+    let lost = unlucky.mesh.call(press.destination(), Outbound::new(method::MODELS_LIST, Empty {})).await;
+    assert!(matches!(lost, Err(CallFailure::Lost { .. })), "{lost:?}");
+    door.mesh.call(press.destination(), ping()).await.unwrap();
+    unlucky.mesh.call(press.destination(), ping()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_role_may_only_call_what_its_table_allows() {
+    let floor = Floor::new();
+    let (press, plc) = (floor.member("press"), floor.caller(Role::Client, "plc"));
+    plc.mesh.call(press.destination(), ping()).await.unwrap();
+    let denied = plc.mesh.call(press.destination(), Outbound::new(method::MODELS_UNLOAD, Empty {})).await;
+    let unknown = plc.mesh.call(press.destination(), Outbound::new("no.such", Empty {})).await;
+    let code = |answer| match answer {
+        Err(CallFailure::Fault { fault, .. }) => fault.code,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(code(denied), FaultCode::PermissionDenied);
+    assert_eq!(code(unknown), FaultCode::MethodNotFound);
+    plc.mesh.call(press.destination(), ping()).await.unwrap();
+}
+
+#[tokio::test]
+async fn gossip_arrives_with_the_senders_proven_name() {
+    let floor = Floor::new();
+    let (mut press, door) = (floor.member("press"), floor.member("door"));
+    door.mesh.send_gossip(press.destination(), Bytes::from_static(b"hear hear"));
+    press.sees(&Seen::Gossip(door.identity.node(), Bytes::from_static(b"hear hear"))).await;
+}
+
+#[tokio::test]
+async fn another_cluster_is_refused_with_a_reason_on_both_sides() {
+    let (ours, theirs) = (Floor::new(), Floor::new());
+    let (press, stranger) = (ours.member("press"), theirs.member("stranger"));
+    let refused = stranger.mesh.greet(press.mesh.local_addr(), None).await.unwrap_err();
+    assert!(matches!(refused, DialError::Refused { refusal: Refusal::UnknownAuthority, .. }), "{refused:?}");
+    let unreachable = stranger.mesh.call(press.destination(), ping()).await;
+    assert!(matches!(unreachable, Err(CallFailure::Unreachable { .. })), "{unreachable:?}");
+}
+
+#[tokio::test]
+async fn an_expired_member_hears_why_it_is_refused() {
+    let floor = Floor::new();
+    let press = floor.member("press");
+    let long_ago = SystemTime::now() - Duration::from_secs(400 * 24 * 3600);
+    let issued = floor.authority.issue(&Subject::new(Role::Node, "old"), long_ago).unwrap();
+    let directory = floor.home.path().join("old");
+    Identity::store(&directory, &issued).unwrap();
+    let old = Member::start(Arc::new(Identity::load(&directory).unwrap()), MeshConfig::dialling()).unwrap();
+    // The dialler's handshake succeeds; the refusal comes late and is still told as what it is.
+    let refused = old.mesh.greet(press.mesh.local_addr(), None).await.unwrap_err();
+    assert!(matches!(refused, DialError::Refused { refusal: Refusal::Expired, .. }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_silent_address_is_given_up_and_then_rests() {
+    let floor = Floor::new();
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut config = MeshConfig::dialling();
+    config.timing.connect = Duration::from_millis(100);
+    let door = Member::start(floor.identity(Role::Gateway, "door"), config).unwrap();
+    let address = silent.local_addr().unwrap();
+    assert!(matches!(door.mesh.greet(address, None).await, Err(DialError::Timeout { .. })));
+    assert!(matches!(door.mesh.greet(address, None).await, Err(DialError::Resting { .. })));
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_named_with_a_way_out() {
+    let floor = Floor::new();
+    let press = floor.member("press");
+    let Err(error) = floor.member_at(Role::Node, "weld", press.mesh.local_addr()) else {
+        panic!("bound twice")
+    };
+    let text = error.to_string();
+    assert!(text.contains("--listen") && text.contains(&press.mesh.local_addr().to_string()), "{text}");
+}
+
+#[tokio::test]
+async fn a_restarted_peer_is_found_again_by_the_next_call() {
+    let floor = Floor::new();
+    let mut door = floor.member("door");
+    // A runtime of its own stands for the process: it dies without a word.
+    let process = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let press = {
+        let _inside = process.enter();
+        floor.member("press")
+    };
+    let (address, node) = (press.mesh.local_addr(), press.identity.node());
+    door.mesh.call(press.destination(), ping()).await.unwrap();
+    process.shutdown_background();
+    drop(press);
+
+    let again = loop {
+        match floor.member_at(Role::Node, "press", address) {
+            Ok(member) => break member,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    door.sees(&Seen::Lost(node)).await;
+    door.mesh.call(again.destination(), ping()).await.unwrap();
+}
+
+#[tokio::test]
+async fn hostile_frames_end_their_call_and_not_the_process() {
+    let floor = Floor::new();
+    let press = floor.member("press");
+    let identity = floor.identity(Role::Gateway, "fuzzer");
+    let raw = RawPeer::connect(&identity, &press).await;
+    // Nested without end, a length without bytes, trailing bytes, a key twice, a forbidden byte.
+    let documents: [&[u8]; 5] =
+        [&[0x91; 60_000], &[0xdd, 0xff, 0xff, 0xff, 0xff], &[0x80, 0x80], b"\x82\xa1a\x01\xa1a\x02", &[0xc1]];
+    for document in documents {
+        let answer = raw.exchange(document).await;
+        let message = String::from_utf8_lossy(&answer).into_owned();
+        assert!(message.contains("code"), "no typed error for {:?}: {message}", &document[..2]);
+    }
+    let door = floor.member("door");
+    door.mesh.call(press.destination(), ping()).await.unwrap();
+}
+
+/// A peer that speaks QUIC but writes what it likes.
+struct RawPeer {
+    connection: quinn::Connection,
+    _endpoint: quinn::Endpoint,
+}
+
+impl RawPeer {
+    async fn connect(identity: &Identity, to: &Member) -> Self {
+        let tls = lineside_certs::client_config(identity, &[lineside_mesh::ALPN]).unwrap();
+        let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+        let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
+        let name = lineside_certs::server_name_of(to.identity.node(), to.identity.cluster());
+        let client = quinn::ClientConfig::new(Arc::new(tls));
+        let connection = endpoint.connect_with(client, to.mesh.local_addr(), &name).unwrap().await.unwrap();
+        Self { connection, _endpoint: endpoint }
+    }
+
+    async fn exchange(&self, document: &[u8]) -> Vec<u8> {
+        let (mut send, mut recv) = self.connection.open_bi().await.unwrap();
+        let mut frame = vec![1, 1, 0, 0];
+        frame.extend_from_slice(&u32::try_from(document.len()).unwrap().to_le_bytes());
+        frame.extend_from_slice(&[0; 4]);
+        frame.extend_from_slice(document);
+        send.write_all(&frame).await.unwrap();
+        send.finish().unwrap();
+        timeout(PATIENCE, recv.read_to_end(1 << 16)).await.expect("an answer comes").unwrap()
+    }
+}
