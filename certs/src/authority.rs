@@ -1,41 +1,30 @@
 //! The cluster's certificate authority: a cluster is whoever it signed for.
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use lineside_wire::{ClusterId, NodeId, Role};
 use rand::RngExt as _;
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
-    string::Ia5String,
-};
+use rcgen::{Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
 use zeroize::Zeroizing;
 
 use crate::{
-    disk::{self, PUBLIC_MODE, SECRET_MODE},
-    peer::member_uri,
+    disk::{self, PUBLIC_MODE, SECRET_MODE, Unsafe},
     show::CertificateSummary,
+    template,
+    x509::readable,
 };
 
-/// The authority's own certificate outlives the machines; its key can be rotated before.
-const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// A member's certificate. Nothing renews it by itself yet, so it has to outlive a year of not being thought of.
-const MEMBER_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
-/// An admin's certificate changes the cluster: it lasts a working day.
-const ADMIN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
-/// Certificates are valid from a little before they were made: clocks on a floor differ.
-const BACKDATED: Duration = Duration::from_secs(3600);
 /// Longest name of a cluster or a member, in bytes: X.509's own limit for a common name.
 pub const NAME_BYTES_MAX: usize = 64;
 
 const CERTIFICATE_FILE: &str = "ca.pem";
 const KEY_FILE: &str = "ca.key";
 
-/// Why the authority cannot be used.
+/// Why the authority cannot be used. Nothing was signed.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
     /// There is one already.
@@ -44,7 +33,17 @@ pub enum AuthorityError {
     /// There is none.
     #[error("{} holds no authority: run this on the machine that made the cluster, or `lineside certs init`", .0.display())]
     Missing(PathBuf),
-    /// A file cannot be read or written, or is not private.
+    /// A part of it is not there.
+    #[error(
+        "{} is missing: an authority is ca.pem and ca.key; restore both from one backup (if making the cluster was \
+         cut off just now, remove the directory and begin anew)",
+        .0.display()
+    )]
+    Incomplete(PathBuf),
+    /// Others can read the key or change the directory.
+    #[error(transparent)]
+    Unsafe(#[from] Unsafe),
+    /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
         /// Which.
@@ -60,6 +59,9 @@ pub enum AuthorityError {
         /// How.
         reason: String,
     },
+    /// The authority's own time is over.
+    #[error("the authority ended on {}: nobody would trust what it signs; make a new cluster, or set this machine's clock", readable(*.0))]
+    Expired(SystemTime),
     /// A name that no certificate can carry.
     #[error("{0:?} cannot be a name: use 1 to {NAME_BYTES_MAX} letters, digits, spaces, '.', '_' or '-'")]
     InvalidName(String),
@@ -101,6 +103,7 @@ pub struct Issued {
 pub struct Authority {
     cluster: ClusterId,
     certificate: String,
+    not_after: SystemTime,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -108,47 +111,39 @@ impl Authority {
     /// Makes a new cluster: a fresh id, key and certificate in `directory`.
     ///
     /// # Errors
-    /// There is an authority already, the name cannot be used, or the files cannot be written.
+    /// There is an authority already, even half of one, the name cannot be used, or the files cannot be written.
     pub fn create(directory: &Path, cluster_name: &str, now: SystemTime) -> Result<Self, AuthorityError> {
         let (certificate_path, key_path) = (directory.join(CERTIFICATE_FILE), directory.join(KEY_FILE));
-        if certificate_path.exists() || key_path.exists() {
+        if Self::is_there(directory)? {
             return Err(AuthorityError::Exists(directory.to_owned()));
         }
         check_name(cluster_name)?;
         let cluster = ClusterId::from_bytes(rand::rng().random());
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let certificate = authority_params(cluster, cluster_name, now)?.self_signed(&key)?.pem();
-        let file = |path: &Path| {
-            let path = path.to_owned();
-            move |source| AuthorityError::File { path, source }
-        };
+        let certificate = template::authority(cluster, cluster_name, now)?.self_signed(&key)?.pem();
         disk::make_private_directory(directory).map_err(file(directory))?;
+        disk::check_directory(directory)?;
         let key_pem = Zeroizing::new(key.serialize_pem());
-        // The key first: an authority counts as there once its certificate is.
-        disk::write_whole(&key_path, key_pem.as_bytes(), SECRET_MODE).map_err(file(&key_path))?;
-        disk::write_whole(&certificate_path, certificate.as_bytes(), PUBLIC_MODE)
-            .map_err(file(&certificate_path))?;
+        // The key first: of two that make a cluster here at once, whoever writes it wins.
+        write_new(directory, &key_path, key_pem.as_bytes(), SECRET_MODE)?;
+        write_new(directory, &certificate_path, certificate.as_bytes(), PUBLIC_MODE)?;
         Self::load(directory)
     }
 
     /// Loads the authority that [`Authority::create`] made there.
     ///
     /// # Errors
-    /// It is not there, not private, or damaged.
+    /// It is not there, not whole, not private, or damaged.
     pub fn load(directory: &Path) -> Result<Self, AuthorityError> {
         let (certificate_path, key_path) = (directory.join(CERTIFICATE_FILE), directory.join(KEY_FILE));
-        if !key_path.exists() && !certificate_path.exists() {
+        if !Self::is_there(directory)? {
             return Err(AuthorityError::Missing(directory.to_owned()));
         }
-        let file = |path: &Path| {
-            let path = path.to_owned();
-            move |source| AuthorityError::File { path, source }
-        };
         let damaged = |path: &Path, reason: String| AuthorityError::Damaged { path: path.to_owned(), reason };
-        disk::check_directory(directory).map_err(file(directory))?;
-        disk::check_secret(&key_path).map_err(file(&key_path))?;
-        let certificate = std::fs::read_to_string(&certificate_path).map_err(file(&certificate_path))?;
-        let key = Zeroizing::new(std::fs::read_to_string(&key_path).map_err(file(&key_path))?);
+        let key = Zeroizing::new(read(&key_path)?);
+        let certificate = read(&certificate_path)?;
+        disk::check_directory(directory)?;
+        disk::check_secret(&key_path)?;
         let key = KeyPair::from_pem(&key).map_err(|error| damaged(&key_path, error.to_string()))?;
         let summary = CertificateSummary::of_pem(&certificate)
             .map_err(|error| damaged(&certificate_path, error.to_string()))?;
@@ -159,7 +154,18 @@ impl Authority {
             return Err(damaged(&key_path, "it does not belong to ca.pem".to_owned()));
         }
         let issuer = Issuer::from_ca_cert_pem(&certificate, key)?;
-        Ok(Self { cluster, certificate, issuer })
+        Ok(Self { cluster, certificate, not_after: summary.not_after(), issuer })
+    }
+
+    /// Whether there is an authority in `directory`, whole or not.
+    pub(crate) fn is_there(directory: &Path) -> Result<bool, AuthorityError> {
+        for name in [KEY_FILE, CERTIFICATE_FILE] {
+            let path = directory.join(name);
+            if disk::is_there(&path).map_err(file(&path))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The cluster.
@@ -174,14 +180,23 @@ impl Authority {
         &self.certificate
     }
 
+    /// When the authority ends, and with it every certificate of the cluster.
+    #[must_use]
+    pub const fn not_after(&self) -> SystemTime {
+        self.not_after
+    }
+
     /// Makes a key and a certificate for it. Every field is decided here, none by the holder.
     ///
     /// # Errors
-    /// The name cannot be used.
+    /// The name cannot be used, or the authority's own time is over.
     pub fn issue(&self, subject: &Subject, now: SystemTime) -> Result<Issued, AuthorityError> {
         check_name(&subject.name)?;
+        if self.not_after <= now {
+            return Err(AuthorityError::Expired(self.not_after));
+        }
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let params = leaf_params(self.cluster, subject, now)?;
+        let params = template::leaf(self.cluster, subject, now, self.not_after)?;
         let certificate = params.signed_by(&key, &self.issuer)?.pem();
         let key = Zeroizing::new(key.serialize_pem());
         Ok(Issued { certificate, key, authority: self.certificate.clone() })
@@ -196,66 +211,30 @@ fn check_name(name: &str) -> Result<(), AuthorityError> {
     }
 }
 
-/// The DNS name under which all members of a cluster lie. The authority can sign for no other.
-pub(crate) fn cluster_domain(cluster: ClusterId) -> String {
-    format!("{cluster}.lineside.internal")
+fn file(path: &Path) -> impl FnOnce(io::Error) -> AuthorityError {
+    let path = path.to_owned();
+    move |source| AuthorityError::File { path, source }
 }
 
-fn authority_params(
-    cluster: ClusterId,
-    name: &str,
-    now: SystemTime,
-) -> Result<CertificateParams, rcgen::Error> {
-    let mut params = base_params(&format!("{name} CA g1"), now, AUTHORITY_LIFETIME);
-    // The id makes namesakes distinct: a certificate of another cluster is then an unknown issuer's, not a bad
-    // signature's.
-    params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    // DNS only: webpki refuses URI name constraints.
-    params.name_constraints = Some(NameConstraints {
-        permitted_subtrees: vec![GeneralSubtree::DnsName(cluster_domain(cluster))],
-        excluded_subtrees: Vec::new(),
-    });
-    params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(format!("spiffe://{cluster}"))?)];
-    Ok(params)
-}
-
-fn leaf_params(
-    cluster: ClusterId,
-    subject: &Subject,
-    now: SystemTime,
-) -> Result<CertificateParams, rcgen::Error> {
-    let Subject { role, node, name } = subject;
-    let lifetime = match role {
-        Role::Node | Role::Gateway | Role::Client => MEMBER_LIFETIME,
-        Role::Admin => ADMIN_LIFETIME,
-    };
-    let mut params = base_params(name, now, lifetime);
-    let domain = cluster_domain(cluster);
-    let uri = Ia5String::try_from(member_uri(cluster, *role, *node))?;
-    let own = Ia5String::try_from(format!("{node}.{domain}"))?;
-    params.subject_alt_names = vec![SanType::URI(uri), SanType::DnsName(own)];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    if role.is_member() {
-        params.subject_alt_names.push(SanType::DnsName(Ia5String::try_from(format!("member.{domain}"))?));
-        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+fn read(path: &Path) -> Result<String, AuthorityError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(AuthorityError::Incomplete(path.to_owned()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(AuthorityError::Damaged { path: path.to_owned(), reason: "it is no text".to_owned() })
+        }
+        Err(source) => Err(AuthorityError::File { path: path.to_owned(), source }),
     }
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.use_authority_key_identifier_extension = true;
-    Ok(params)
 }
 
-fn base_params(common_name: &str, now: SystemTime, lifetime: Duration) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name);
-    // 128 random bits, the first one cleared: a serial number is positive.
-    let mut serial: [u8; 16] = rand::rng().random();
-    serial[0] &= 0x7f;
-    params.serial_number = Some(SerialNumber::from_slice(&serial));
-    params.not_before = (now - BACKDATED).into();
-    params.not_after = (now + lifetime).into();
-    params
+fn write_new(directory: &Path, path: &Path, bytes: &[u8], mode: u32) -> Result<(), AuthorityError> {
+    match disk::write_new(path, bytes, mode) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(AuthorityError::Exists(directory.to_owned()))
+        }
+        Err(source) => Err(AuthorityError::File { path: path.to_owned(), source }),
+    }
 }

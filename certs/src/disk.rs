@@ -1,7 +1,9 @@
 //! Files that are written whole or not at all, and kept from other users' eyes.
+//!
+//! Directories above the one that is asked about are not looked at: who can rename those is root's business.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -14,29 +16,47 @@ pub const PUBLIC_MODE: u32 = 0o644;
 
 /// Writes a file whole or not at all: also after a power cut there is the old content or the new.
 ///
-/// The file has `mode` from its first byte on.
+/// The file has `mode` (permission bits, whatever the umask) before it has content.
 ///
 /// # Errors
-/// The directory cannot be written, or the disk is full. Nothing is left behind but, at worst, a file whose name
-/// ends in `.tmp`.
+/// The directory cannot be written, or the disk is full; the old content is then still there. Nothing is left behind
+/// but, after a power cut at worst, a file whose name ends in `.tmp`.
 pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = directory.join(name);
-    let written = (|| {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        File::open(directory)?.sync_all()
-    })();
-    if written.is_err() {
-        drop(fs::remove_file(&temporary));
+    let temporary = Temporary::write(path, bytes, mode)?;
+    fs::rename(&temporary.0, path)?;
+    sync_directory(parent(path))
+}
+
+/// As [`write_whole`], for a file that is not there yet: of two that write it at once, one wins and one is told.
+///
+/// # Errors
+/// As [`write_whole`], and `AlreadyExists` when something is there; it is then untouched.
+pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let temporary = Temporary::write(path, bytes, mode)?;
+    // A link, other than a rename, never replaces.
+    match fs::hard_link(&temporary.0, path) {
+        Ok(()) => {}
+        // A file system without links, such as a USB stick's: the check and the rename are then two steps.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists && !is_there(path)? => {
+            fs::rename(&temporary.0, path)?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
+        Err(_) => return Err(io::ErrorKind::AlreadyExists.into()),
     }
-    written
+    drop(temporary);
+    sync_directory(parent(path))
+}
+
+/// Whether something has this name, a broken link included.
+///
+/// # Errors
+/// That cannot be known, for example because the directory belongs to another user: not the same as "no".
+pub fn is_there(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Makes a directory, and its parents, that only the owner can enter. One that exists is left as it is.
@@ -44,7 +64,10 @@ pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// # Errors
 /// It cannot be made.
 pub fn make_private_directory(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    let missing: Vec<&Path> =
+        path.ancestors().filter(|above| !above.as_os_str().is_empty() && !above.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    missing.into_iter().try_for_each(|made| sync_directory(parent(made)))
 }
 
 /// Why a file or directory is not safe to use.
@@ -66,21 +89,23 @@ pub enum Unsafe {
         /// Its permission bits.
         mode: u32,
     },
-}
-
-fn mode(path: &Path) -> io::Result<u32> {
-    Ok(fs::metadata(path)?.permissions().mode() & 0o777)
+    /// It cannot be told.
+    #[error("the permissions of {} cannot be read: {source}", path.display())]
+    Unknown {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 /// Checks that only the owner can read a secret.
 ///
 /// # Errors
-/// The file is not there, or not private; the latter as an `io::Error` that holds [`Unsafe`].
-pub fn check_secret(path: &Path) -> io::Result<()> {
+/// It is not so, or it cannot be told.
+pub fn check_secret(path: &Path) -> Result<(), Unsafe> {
     match mode(path)? {
-        mode if mode & 0o077 != 0 => {
-            Err(io::Error::other(Unsafe::SecretReadable { path: path.to_owned(), mode }))
-        }
+        mode if mode & 0o077 != 0 => Err(Unsafe::SecretReadable { path: path.to_owned(), mode }),
         _ => Ok(()),
     }
 }
@@ -89,12 +114,52 @@ pub fn check_secret(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`check_secret`].
-pub fn check_directory(path: &Path) -> io::Result<()> {
+pub fn check_directory(path: &Path) -> Result<(), Unsafe> {
     match mode(path)? {
-        mode if mode & 0o022 != 0 => {
-            Err(io::Error::other(Unsafe::DirectoryWritable { path: path.to_owned(), mode }))
-        }
+        mode if mode & 0o022 != 0 => Err(Unsafe::DirectoryWritable { path: path.to_owned(), mode }),
         _ => Ok(()),
+    }
+}
+
+fn mode(path: &Path) -> Result<u32, Unsafe> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.permissions().mode() & 0o777),
+        Err(source) => Err(Unsafe::Unknown { path: path.to_owned(), source }),
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes sure that the names in a directory outlive a power cut.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// A finished file under another name; the name is gone when this is.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    /// Writes it beside `path`, under a name that nobody else uses.
+    fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<Self> {
+        let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+        name.push(format!(".{:016x}.tmp", rand::random::<u64>()));
+        let temporary = parent(path).join(name);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        let temporary = Self(temporary);
+        // Before the first byte: the mode at creation is the umask's to narrow.
+        file.set_permissions(Permissions::from_mode(mode))?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        Ok(temporary)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // After a rename there is nothing to remove, and after a failure nothing better to do.
+        drop(fs::remove_file(&self.0));
     }
 }
 
@@ -102,31 +167,82 @@ pub fn check_directory(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    fn names(directory: &Path) -> usize {
+        fs::read_dir(directory).unwrap().count()
+    }
+
     #[test]
-    fn a_secret_is_private_from_its_first_byte_and_replaced_whole() {
+    fn a_secret_is_private_and_replaced_whole() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
         write_whole(&path, b"one", SECRET_MODE).unwrap();
         assert_eq!(mode(&path).unwrap(), SECRET_MODE);
         write_whole(&path, b"two", SECRET_MODE).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "a temporary file was left behind");
+        assert_eq!(names(directory.path()), 1, "a temporary file was left behind");
     }
 
     #[test]
-    fn a_failed_write_leaves_the_old_file() {
+    fn a_secret_is_private_before_it_has_content() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("there").join("key");
-        assert!(write_whole(&path, b"one", SECRET_MODE).is_err());
-        assert!(!path.exists());
+        let temporary = Temporary::write(&directory.path().join("key"), b"one", SECRET_MODE).unwrap();
+        assert_eq!(mode(&temporary.0).unwrap(), SECRET_MODE);
+        drop(temporary);
+        assert_eq!(names(directory.path()), 0);
     }
 
     #[test]
-    fn a_readable_secret_names_itself_and_the_fix() {
+    fn a_failed_write_leaves_the_old_state() {
+        let directory = tempfile::tempdir().unwrap();
+        // A directory that is not empty cannot be replaced by a file: the rename fails after the writing.
+        let occupied = directory.path().join("key");
+        fs::create_dir(&occupied).unwrap();
+        fs::write(occupied.join("inside"), b"old").unwrap();
+        assert!(write_whole(&occupied, b"one", SECRET_MODE).is_err());
+        assert_eq!(fs::read(occupied.join("inside")).unwrap(), b"old");
+        assert_eq!(names(directory.path()), 1, "a temporary file was left behind");
+
+        let nowhere = directory.path().join("there").join("key");
+        assert!(write_whole(&nowhere, b"one", SECRET_MODE).is_err() && !nowhere.exists());
+    }
+
+    #[test]
+    fn of_many_that_write_a_new_file_at_once_one_wins() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
-        write_whole(&path, b"one", PUBLIC_MODE).unwrap();
-        let text = check_secret(&path).unwrap_err().to_string();
-        assert!(text.contains("chmod 600") && text.contains("key"), "{text}");
+        let write = |who: u8| write_new(&path, &[who; 1000], SECRET_MODE);
+        let results: Vec<_> = std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..8).map(|who| scope.spawn(move || write(who))).collect();
+            writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+        });
+        let winner = results.iter().position(Result::is_ok).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), [u8::try_from(winner).unwrap(); 1000]);
+        let losers = results.iter().filter_map(|result| result.as_ref().err());
+        assert!(losers.clone().all(|error| error.kind() == io::ErrorKind::AlreadyExists));
+        assert_eq!((losers.count(), names(directory.path())), (7, 1));
+    }
+
+    #[test]
+    fn a_directory_is_made_for_its_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("data").join("identity");
+        make_private_directory(&path).unwrap();
+        assert_eq!((mode(&path).unwrap(), mode(parent(&path)).unwrap()), (0o700, 0o700));
+        make_private_directory(&path).unwrap();
+    }
+
+    #[test]
+    fn what_is_open_to_others_names_itself_and_the_fix() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        for open in [0o644, 0o640, 0o604, 0o620] {
+            write_whole(&path, b"one", open).unwrap();
+            let text = check_secret(&path).unwrap_err().to_string();
+            assert!(text.contains("chmod 600") && text.contains("key"), "{text}");
+        }
+        for (shared, refused) in [(0o770, true), (0o702, true), (0o755, false), (0o700, false)] {
+            fs::set_permissions(directory.path(), Permissions::from_mode(shared)).unwrap();
+            assert_eq!(check_directory(directory.path()).is_err(), refused, "{shared:o}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -14,10 +14,12 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
 use zeroize::Zeroizing;
 
 use crate::{
-    Authority, AuthorityError, Issued, PeerIdentity, PeerIdentityError, Subject,
+    Authority, IdentityError, Issued, PeerIdentity, Subject,
     disk::{self, PUBLIC_MODE, SECRET_MODE},
-    peer_identity, provider,
-    show::CertificateSummary,
+    names::parse_cluster_uri,
+    peer::holder,
+    provider,
+    x509::{Facts, since_1970},
 };
 
 const CERTIFICATE_FILE: &str = "cert.pem";
@@ -29,57 +31,10 @@ pub const AUTHORITY_DIRECTORY: &str = "ca";
 /// The directory of the own identity, below a data directory.
 pub const IDENTITY_DIRECTORY: &str = "identity";
 
-/// Why an identity cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum IdentityError {
-    /// There is none.
-    #[error(
-        "{} holds no identity: issue one on the machine that made the cluster (`lineside certs issue`) and copy \
-         its directory here",
-        .0.display()
-    )]
-    Missing(PathBuf),
-    /// A part of it is not there.
-    #[error("{} is missing: the identity directory must hold cert.pem, key.pem and ca.pem; copy it whole", .0.display())]
-    Incomplete(PathBuf),
-    /// A file cannot be read or written, or is not private.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A file is damaged.
-    #[error("{} is damaged ({reason}): restore it, or issue this machine a new identity", path.display())]
-    Damaged {
-        /// Which.
-        path: PathBuf,
-        /// How.
-        reason: String,
-    },
-    /// Key and certificate are of different identities.
-    #[error("{} and key.pem do not belong together: copy the whole directory of one identity", .0.display())]
-    KeyMismatch(PathBuf),
-    /// The certificate was signed by another authority than the one beside it.
-    #[error("{} was not signed by the authority in ca.pem: they are of different clusters", .0.display())]
-    ForeignAuthority(PathBuf),
-    /// The certificate names no member.
-    #[error("{}: {error}", path.display())]
-    NoMember {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        error: PeerIdentityError,
-    },
-    /// The cluster could not be made.
-    #[error(transparent)]
-    Authority(#[from] AuthorityError),
-}
-
 /// A certificate, its key, and the authority whose members it trusts.
 pub struct Identity {
     holder: PeerIdentity,
+    not_before: SystemTime,
     certified: Arc<CertifiedKey>,
     authority: CertificateDer<'static>,
     derivation: hkdf::Prk,
@@ -94,21 +49,18 @@ impl std::fmt::Debug for Identity {
 impl Identity {
     /// Loads the identity in `directory`.
     ///
-    /// An expired one is loaded too, so that it can be shown; ask [`Identity::expires_in`].
+    /// An expired one is loaded too, so that it can be shown; ask [`Identity::check_validity`] before using it.
     ///
     /// # Errors
     /// A file is missing, not private, damaged, or does not belong to the others.
     pub fn load(directory: &Path) -> Result<Self, IdentityError> {
-        if !directory.join(CERTIFICATE_FILE).exists() && !directory.join(KEY_FILE).exists() {
+        if !is_there(directory)? {
             return Err(IdentityError::Missing(directory.to_owned()));
         }
-        disk::check_directory(directory).map_err(file(directory))?;
-        let key_path = directory.join(KEY_FILE);
-        if key_path.exists() {
-            disk::check_secret(&key_path).map_err(file(&key_path))?;
-        }
-        let certificate = read(directory, CERTIFICATE_FILE)?;
+        disk::check_directory(directory)?;
         let key = Zeroizing::new(read(directory, KEY_FILE)?);
+        disk::check_secret(&directory.join(KEY_FILE))?;
+        let certificate = read(directory, CERTIFICATE_FILE)?;
         let authority = read(directory, AUTHORITY_FILE)?;
         let damaged =
             |name: &str, reason: String| IdentityError::Damaged { path: directory.join(name), reason };
@@ -131,14 +83,17 @@ impl Identity {
         let path = || directory.join(CERTIFICATE_FILE);
         let damaged =
             |name: &str, reason: String| IdentityError::Damaged { path: directory.join(name), reason };
-        if chain.is_empty() {
-            return Err(damaged(CERTIFICATE_FILE, "it holds no certificate".to_owned()));
-        }
-        let holder =
-            peer_identity(&chain).map_err(|error| IdentityError::NoMember { path: path(), error })?;
-        let summary = CertificateSummary::of_der(&authority)
-            .map_err(|error| damaged(AUTHORITY_FILE, error.to_string()))?;
-        if summary.authority_of != Some(holder.cluster) || !signed_by(&chain[0], &authority) {
+        let leaf =
+            chain.first().ok_or_else(|| damaged(CERTIFICATE_FILE, "it holds no certificate".to_owned()))?;
+        let facts = Facts::of(leaf).map_err(|error| damaged(CERTIFICATE_FILE, error.to_string()))?;
+        let holder = holder(&facts).map_err(|error| IdentityError::NoMember { path: path(), error })?;
+        let signer = Facts::of(&authority).map_err(|error| damaged(AUTHORITY_FILE, error.to_string()))?;
+        let of_cluster = signer.only_uri().ok().and_then(parse_cluster_uri);
+        let not_before = since_1970(facts.not_before);
+        if !signer.is_authority
+            || of_cluster != Some(holder.cluster)
+            || !signed_by(leaf, &authority, not_before)
+        {
             return Err(IdentityError::ForeignAuthority(path()));
         }
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"lineside identity");
@@ -149,35 +104,42 @@ impl Identity {
             .map_err(|error| damaged(KEY_FILE, error.to_string()))?;
         let certified = CertifiedKey::new(chain, signing);
         certified.keys_match().map_err(|_| IdentityError::KeyMismatch(path()))?;
-        Ok(Self { holder, certified: Arc::new(certified), authority, derivation })
+        Ok(Self { holder, not_before, certified: Arc::new(certified), authority, derivation })
     }
 
     /// Writes an issued certificate as an identity directory. An identity that is there is never replaced.
     ///
     /// # Errors
-    /// There is one already, or the files cannot be written.
+    /// There is one already, even a part of one, or the files cannot be written.
     pub fn store(directory: &Path, issued: &Issued) -> Result<(), IdentityError> {
-        if directory.join(CERTIFICATE_FILE).exists() || directory.join(KEY_FILE).exists() {
-            let source =
-                io::Error::new(io::ErrorKind::AlreadyExists, "an identity is there; it is never replaced");
-            return Err(IdentityError::File { path: directory.to_owned(), source });
+        if is_there(directory)? {
+            return Err(IdentityError::Exists(directory.to_owned()));
         }
         disk::make_private_directory(directory).map_err(file(directory))?;
+        disk::check_directory(directory)?;
         let write = |name: &str, text: &str, mode| {
             let path = directory.join(name);
-            disk::write_whole(&path, text.as_bytes(), mode).map_err(file(&path))
+            match disk::write_new(&path, text.as_bytes(), mode) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    Err(IdentityError::Exists(directory.to_owned()))
+                }
+                result => result.map_err(file(&path)),
+            }
         };
-        write(AUTHORITY_FILE, &issued.authority, PUBLIC_MODE)?;
+        // The key first: of two that write here at once, whoever writes it wins.
         write(KEY_FILE, &issued.key, SECRET_MODE)?;
+        write(AUTHORITY_FILE, &issued.authority, PUBLIC_MODE)?;
         write(CERTIFICATE_FILE, &issued.certificate, PUBLIC_MODE)
     }
 
     /// Loads the identity below a data directory; in an empty one, makes a cluster with this as its first member.
     ///
-    /// The second value says whether a cluster was made. With `may_create` false nothing is ever made.
+    /// The second value says whether a cluster was made. With `may_create` false nothing is ever made. As with
+    /// [`Identity::load`], an expired identity is loaded.
     ///
     /// # Errors
-    /// As [`Identity::load`]: what is there but damaged is an error, never replaced by a new identity.
+    /// As [`Identity::load`] and [`Authority::create`]: what is there but damaged or not whole is an error, never
+    /// replaced by a new identity.
     pub fn ensure(
         data: &Path,
         name: &str,
@@ -187,14 +149,31 @@ impl Identity {
     ) -> Result<(Self, bool), IdentityError> {
         let (identity, authority) = (data.join(IDENTITY_DIRECTORY), data.join(AUTHORITY_DIRECTORY));
         match Self::load(&identity) {
-            Err(IdentityError::Missing(_)) if may_create && !authority.exists() => {}
+            Err(IdentityError::Missing(_)) if may_create => {}
             result => return result.map(|identity| (identity, false)),
         }
-        disk::make_private_directory(data).map_err(file(data))?;
+        if Authority::is_there(&authority)? {
+            return Err(IdentityError::AuthorityOnly { authority, identity });
+        }
         let authority = Authority::create(&authority, name, now)?;
         let issued = authority.issue(&Subject::new(role, name), now)?;
         Self::store(&identity, &issued)?;
         Self::load(&identity).map(|identity| (identity, true))
+    }
+
+    /// Says whether the certificate is valid now: peers refuse it otherwise.
+    ///
+    /// # Errors
+    /// It has ended or has not begun, or this machine's clock is wrong.
+    pub fn check_validity(&self, now: SystemTime) -> Result<(), IdentityError> {
+        let name = || self.holder.name.clone();
+        if now < self.not_before {
+            return Err(IdentityError::NotYetValid { name: name(), from: self.not_before, now });
+        }
+        match self.expires_in(now) {
+            Some(_) => Ok(()),
+            None => Err(IdentityError::Expired { name: name(), since: self.not_after(), now }),
+        }
     }
 
     /// The cluster.
@@ -256,6 +235,17 @@ impl Identity {
     }
 }
 
+/// Whether there is an identity in `directory`, whole or not.
+fn is_there(directory: &Path) -> Result<bool, IdentityError> {
+    for name in [KEY_FILE, AUTHORITY_FILE, CERTIFICATE_FILE] {
+        let path = directory.join(name);
+        if disk::is_there(&path).map_err(file(&path))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn file(path: &Path) -> impl FnOnce(io::Error) -> IdentityError {
     let path = path.to_owned();
     move |source| IdentityError::File { path, source }
@@ -270,13 +260,13 @@ fn read(directory: &Path, name: &str) -> Result<Vec<u8>, IdentityError> {
     }
 }
 
-/// Whether `authority` signed `leaf`; validity in time is not asked.
-fn signed_by(leaf: &CertificateDer<'_>, authority: &CertificateDer<'_>) -> bool {
+/// Whether `authority` signed `leaf`; whether it is valid now is not asked.
+///
+/// Judged at a moment when the leaf was valid, so that an expired identity is told from a foreign one.
+fn signed_by(leaf: &CertificateDer<'_>, authority: &CertificateDer<'_>, when: SystemTime) -> bool {
     let Ok(anchor) = webpki::anchor_from_trusted_cert(authority) else { return false };
     let Ok(end_entity) = webpki::EndEntityCert::try_from(leaf) else { return false };
-    let Ok(summary) = CertificateSummary::of_der(leaf) else { return false };
-    // Judged at a moment when the leaf was valid, so that an expired identity is told from a foreign one.
-    let when = UnixTime::since_unix_epoch(Duration::from_secs(summary.not_before + 1));
+    let when = UnixTime::since_unix_epoch(when.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
     let algorithms = provider().signature_verification_algorithms.all;
     end_entity
         .verify_for_usage(algorithms, &[anchor], &[], when, webpki::KeyUsage::client_auth(), None, None)

@@ -1,10 +1,14 @@
 //! Who a certificate says its holder is.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use lineside_wire::{ClusterId, NodeId, Role};
 use rustls_pki_types::CertificateDer;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::{
+    names::parse_member_uri,
+    x509::{Facts, since_1970},
+};
 
 /// The holder of a certificate: proven when it comes from a completed handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +19,7 @@ pub struct PeerIdentity {
     pub node: NodeId,
     /// What it may be.
     pub role: Role,
-    /// Its name for people.
+    /// Its name for people. Unique by custom only: never decide by it.
     pub name: String,
     /// When its certificate ends.
     pub not_after: SystemTime,
@@ -31,31 +35,11 @@ pub enum PeerIdentityError {
     #[error("the certificate cannot be read: {0}")]
     Unreadable(String),
     /// It has none or several URI names.
-    #[error("the certificate has {0} URI names; a member's has exactly one")]
+    #[error("the certificate has {0} URI names; a member's has exactly one: it was not issued by lineside")]
     UriCount(usize),
     /// Its URI is no member's.
     #[error("{0:?} is no member's name; it reads spiffe://<cluster id>/<role>/<node id>")]
     NotAMember(String),
-}
-
-/// The name of a member in its certificate.
-pub(crate) fn member_uri(cluster: ClusterId, role: Role, node: NodeId) -> String {
-    format!("spiffe://{cluster}/{role}/{node}")
-}
-
-/// Reads a member's name: exactly one spelling is taken.
-///
-/// # Errors
-/// Anything else.
-pub fn parse_member_uri(uri: &str) -> Result<(ClusterId, Role, NodeId), PeerIdentityError> {
-    let parsed = (|| {
-        let mut parts = uri.strip_prefix("spiffe://")?.split('/');
-        let cluster = parts.next()?.parse().ok()?;
-        let role = parts.next()?.parse().ok()?;
-        let node = parts.next()?.parse().ok()?;
-        parts.next().is_none().then_some((cluster, role, node))
-    })();
-    parsed.ok_or_else(|| PeerIdentityError::NotAMember(uri.chars().take(120).collect()))
 }
 
 /// Reads who the holder of a chain's leaf is. Says nothing about who signed it: the handshake has checked that.
@@ -64,56 +48,71 @@ pub fn parse_member_uri(uri: &str) -> Result<(ClusterId, Role, NodeId), PeerIden
 /// The certificate names no member.
 pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<PeerIdentity, PeerIdentityError> {
     let leaf = chain.first().ok_or(PeerIdentityError::NoCertificate)?;
-    let unreadable = |error: String| PeerIdentityError::Unreadable(error);
-    let (_, certificate) = X509Certificate::from_der(leaf).map_err(|error| unreadable(error.to_string()))?;
-    let names = certificate.subject_alternative_name().map_err(|error| unreadable(error.to_string()))?;
-    let uris: Vec<&str> = names
-        .iter()
-        .flat_map(|names| &names.value.general_names)
-        .filter_map(|name| match name {
-            GeneralName::URI(uri) => Some(*uri),
-            _ => None,
-        })
-        .collect();
-    let [uri] = uris[..] else { return Err(PeerIdentityError::UriCount(uris.len())) };
-    let (cluster, role, node) = parse_member_uri(uri)?;
-    let name =
-        certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok()).unwrap_or("");
-    let not_after = seconds_since_1970(certificate.validity().not_after.timestamp());
-    Ok(PeerIdentity { cluster, node, role, name: name.to_owned(), not_after })
+    holder(&Facts::of(leaf)?)
 }
 
-pub(crate) fn seconds_since_1970(seconds: i64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+/// As [`peer_identity`], of a certificate that has been read already.
+pub(crate) fn holder(facts: &Facts) -> Result<PeerIdentity, PeerIdentityError> {
+    let (cluster, role, node) = parse_member_uri(facts.only_uri()?)?;
+    let not_after = since_1970(facts.not_after);
+    Ok(PeerIdentity { cluster, node, role, name: facts.subject.clone(), not_after })
 }
 
 #[cfg(test)]
 mod tests {
+    use rcgen::{CertificateParams, KeyPair, SanType};
+
     use super::*;
 
+    const URI: &str = "spiffe://c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1/node/dededededededededededededededede";
+
+    /// A certificate that nobody issued, with these URI names.
+    fn certificate(uris: &[&str]) -> CertificateDer<'static> {
+        let mut params = CertificateParams::new(["press.example".to_owned()]).unwrap();
+        params.subject_alt_names.extend(uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())));
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().into()
+    }
+
     #[test]
-    fn a_members_name_has_exactly_one_spelling() {
-        let (cluster, node) = (ClusterId::from_bytes([1; 16]), NodeId::from_bytes([2; 16]));
-        let uri = member_uri(cluster, Role::Gateway, node);
-        assert_eq!(parse_member_uri(&uri), Ok((cluster, Role::Gateway, node)));
-        let wrong = [
-            uri.to_uppercase(),
-            format!("{uri}/"),
-            format!("{uri}/x"),
-            uri.replace("gateway", "root"),
-            uri.replace("spiffe", "http"),
-            uri.replace("//", "/"),
-            String::new(),
-        ];
-        for uri in wrong {
-            assert!(parse_member_uri(&uri).is_err(), "{uri:?} was taken for a member");
-        }
+    fn one_member_name_makes_a_member() {
+        let seen = peer_identity(&[certificate(&[URI])]).unwrap();
+        assert_eq!((seen.role, seen.node), (Role::Node, NodeId::from_bytes([0xde; 16])));
+    }
+
+    #[test]
+    fn none_or_several_names_make_no_member() {
+        assert_eq!(peer_identity(&[certificate(&[])]), Err(PeerIdentityError::UriCount(0)));
+        assert_eq!(peer_identity(&[certificate(&[URI, URI])]), Err(PeerIdentityError::UriCount(2)));
+        let beside = certificate(&[URI, "https://example.org"]);
+        assert_eq!(peer_identity(&[beside]), Err(PeerIdentityError::UriCount(2)));
+    }
+
+    #[test]
+    fn a_role_that_does_not_exist_makes_no_member() {
+        let root = URI.replace("node", "root");
+        assert_eq!(peer_identity(&[certificate(&[&root])]), Err(PeerIdentityError::NotAMember(root)));
     }
 
     #[test]
     fn bytes_that_are_no_certificate_are_an_error() {
         assert_eq!(peer_identity(&[]), Err(PeerIdentityError::NoCertificate));
-        let chain = [CertificateDer::from(vec![0x30, 0x03, 1, 2, 3])];
-        assert!(matches!(peer_identity(&chain), Err(PeerIdentityError::Unreadable(_))));
+        let good = certificate(&[URI]);
+        let longer = CertificateDer::from([good.as_ref(), b"x"].concat());
+        let shorter = CertificateDer::from(good[..good.len() - 1].to_vec());
+        for wrong in [longer, shorter, CertificateDer::from(vec![0x30, 0x03, 1, 2, 3]), vec![].into()] {
+            assert!(matches!(peer_identity(&[wrong]), Err(PeerIdentityError::Unreadable(_))));
+        }
+    }
+
+    #[test]
+    fn no_byte_of_a_certificate_can_make_reading_it_panic() {
+        let good = certificate(&[URI]);
+        for at in 0..good.len() {
+            for flip in [0x01, 0x80, 0xff] {
+                let mut bytes = good.to_vec();
+                bytes[at] ^= flip;
+                drop(peer_identity(&[bytes.into()]));
+            }
+        }
     }
 }

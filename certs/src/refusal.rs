@@ -3,7 +3,8 @@
 /// Why a handshake was refused.
 ///
 /// With TLS 1.3 the dialling side is connected before the other has looked at its certificate, so a refusal
-/// arrives late, as an alert on what seemed a working connection.
+/// arrives late, as an alert on what seemed a working connection. Either side can be the one that refused: the
+/// sentences hold for both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Alerts 48 and 51.
@@ -13,33 +14,44 @@ pub enum Refusal {
     )]
     UnknownAuthority,
     /// Alert 45.
-    #[error("the certificate has expired, or a clock is wrong; see `lineside certs show` on both machines")]
+    #[error(
+        "a certificate has expired or is not valid yet, or a clock is wrong; see `date` and `lineside certs show` on \
+         both machines, and issue a new one (`lineside certs issue`)"
+    )]
     Expired,
     /// Alert 44.
-    #[error("the certificate was revoked; enrol this machine again")]
+    #[error("the certificate was revoked; issue this machine a new identity (`lineside certs issue`)")]
     Revoked,
     /// Alert 116.
-    #[error("the peer wants a certificate and got none; is the identity directory complete?")]
+    #[error("the peer wants a certificate and got none; give an identity directory of this cluster")]
     Missing,
-    /// Alert 112 and what a name that does not fit leads to.
-    #[error("another member answers at this address than the one expected")]
+    /// Alerts 42 and 112.
+    #[error(
+        "another member answers at this address than the one that was dialled, or its certificate is damaged; has \
+         the address been given to another machine?"
+    )]
     WrongName,
+    /// Alert 43.
+    #[error(
+        "the role in the certificate does not allow this side of a connection: only a node or a gateway can be \
+         dialled; see `lineside certs show` on the machine that was dialled"
+    )]
+    WrongRole,
     /// Alert 120.
     #[error("the peer does not speak this protocol; is it another service, or another release of lineside?")]
     WrongProtocol,
-    /// Alerts 42, 43, 46 and 49.
-    #[error(
-        "the certificate was not accepted: its role does not allow this side of a connection, or it does not \
-         belong to the name that was dialled (alert {0}); see `lineside certs show`"
-    )]
+    /// Alerts 46 and 49.
+    #[error("the certificate was not accepted (alert {0}); see `lineside certs show` on both machines")]
     BadCertificate(u8),
     /// Any other alert.
-    #[error("the TLS handshake failed with alert {0}")]
+    #[error(
+        "the TLS handshake failed with alert {0}; is it another service, or another release of lineside?"
+    )]
     Other(u8),
 }
 
 impl Refusal {
-    /// The refusal that a TLS alert stands for (RFC 8446, 6.2).
+    /// The refusal that a TLS alert stands for (RFC 8446, 6.2); QUIC's error code is 0x100 plus the alert.
     #[must_use]
     pub const fn from_alert(alert: u8) -> Self {
         match alert {
@@ -48,10 +60,25 @@ impl Refusal {
             45 => Self::Expired,
             44 => Self::Revoked,
             116 => Self::Missing,
-            112 => Self::WrongName,
+            // 42 (bad certificate) is what rustls says when the name does not fit.
+            42 | 112 => Self::WrongName,
+            43 => Self::WrongRole,
             120 => Self::WrongProtocol,
-            42 | 43 | 46 | 49 => Self::BadCertificate(alert),
+            46 | 49 => Self::BadCertificate(alert),
             other => Self::Other(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_alert_has_a_sentence() {
+        for alert in 0..=u8::MAX {
+            let sentence = Refusal::from_alert(alert).to_string();
+            assert!(sentence.len() > 40 && sentence.contains(';'), "{alert}: {sentence}");
         }
     }
 }

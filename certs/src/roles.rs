@@ -19,6 +19,7 @@ pub const TABLE: &[(&str, &[Role])] = &[
     (method::MODELS_UNLOAD, &[Gateway, Admin]),
     (method::MEMBER_STATE, &[Node, Gateway, Admin]),
     (method::CLUSTER_MEMBERS, EVERYBODY),
+    (method::CLUSTER_WATCH, EVERYBODY),
     (method::CLUSTER_STATUS, EVERYBODY),
     (method::CANCEL, EVERYBODY),
     (LOG, &[Client, Node, Gateway, Admin]),

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use lineside_wire::{ClusterId, NodeId};
 use rustls::{
     CipherSuite, ClientConfig, RootCertStore, ServerConfig,
     client::{ResolvesClientCert, Resumption, WebPkiServerVerifier},
@@ -12,7 +11,7 @@ use rustls::{
     version::TLS13,
 };
 
-use crate::{Identity, authority::cluster_domain};
+use crate::Identity;
 
 /// Why an identity cannot be used for TLS.
 #[derive(Debug, thiserror::Error)]
@@ -31,18 +30,6 @@ pub fn provider() -> Arc<CryptoProvider> {
         Arc::new(provider)
     });
     Arc::clone(provider)
-}
-
-/// The name under which a member is dialled when its id is known: stock verification then proves the id.
-#[must_use]
-pub fn server_name_of(node: NodeId, cluster: ClusterId) -> String {
-    format!("{node}.{}", cluster_domain(cluster))
-}
-
-/// The name under which a seed is dialled, whose id is not known yet: any member of the cluster has it.
-#[must_use]
-pub fn server_name_of_any_member(cluster: ClusterId) -> String {
-    format!("member.{}", cluster_domain(cluster))
 }
 
 /// The accepting side: demands a certificate of the same cluster; no tickets, no early data, no sessions kept.

@@ -1,5 +1,7 @@
 //! What is on disk: private, whole, never replaced, and clear about what is wrong.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt,

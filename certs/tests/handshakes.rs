@@ -1,5 +1,7 @@
 //! Who can meet whom: real handshakes between two sides in memory.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::{
     path::Path,
     sync::Arc,

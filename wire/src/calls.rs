@@ -28,6 +28,9 @@ pub mod method {
     pub const MEMBER_STATE: &str = "member.state";
     /// The members as this one sees them: [`MembersResult`](super::MembersResult).
     pub const CLUSTER_MEMBERS: &str = "cluster.members";
+    /// The same as a streamed result: one [`MembersResult`](super::MembersResult) at once and one at each change, until
+    /// the caller cancels.
+    pub const CLUSTER_WATCH: &str = "cluster.watch";
     /// A summary of the cluster: [`ClusterStatus`](super::ClusterStatus).
     pub const CLUSTER_STATUS: &str = "cluster.status";
     /// Notification: the caller no longer wants the call with this id. [`CancelParams`](super::CancelParams).
@@ -257,9 +260,10 @@ pub struct MemberState {
     /// Its software, for example `0.1.0`.
     pub software: String,
     /// Where it listens for members (UDP).
+    #[serde(with = "crate::address")]
     pub address: SocketAddr,
     /// Where its HTTP door is, if it has one (TCP).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "crate::address::optional", skip_serializing_if = "Option::is_none")]
     pub http: Option<SocketAddr>,
     /// Whether it forwards calls to nodes: a gateway, or `lineside up`.
     #[serde(default)]
@@ -305,6 +309,7 @@ pub struct MemberRow {
     /// Its name for people; empty until it has said it.
     pub name: String,
     /// Where it listens for members.
+    #[serde(with = "crate::address")]
     pub address: SocketAddr,
     /// `alive`, `suspect`, `down` or `left`.
     pub state: String,

@@ -109,13 +109,22 @@ impl fmt::Display for FaultCode {
     }
 }
 
+/// Longest message of a fault on the wire, in bytes: names that a caller made up are repeated in it, and an answer
+/// must fit every receiver's document.
+pub const FAULT_MESSAGE_BYTES_MAX: usize = 2048;
+
+/// The beginning of a text, as much of it as a fault's message may have.
+pub(crate) fn shortened(text: &str) -> &str {
+    &text[..text.floor_char_boundary(FAULT_MESSAGE_BYTES_MAX)]
+}
+
 /// A typed error answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message} ({code})")]
 pub struct Fault {
     /// What kind of failure.
     pub code: FaultCode,
-    /// What happened, why, and what to do, for the caller.
+    /// What happened, why, and what to do, for the caller. Sent up to [`FAULT_MESSAGE_BYTES_MAX`].
     pub message: String,
     /// Whether the work was done; usually [`FaultCode::executed`], but a gateway knows more after several tries.
     pub executed: Executed,

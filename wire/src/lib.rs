@@ -11,6 +11,7 @@
 //!
 //! This crate knows no socket, no runtime, no model.
 
+mod address;
 mod calls;
 mod fault;
 mod frame;
@@ -26,7 +27,7 @@ pub use calls::{
     MemberRow, MemberState, MembersResult, ModelInfo, ModelParams, ModelState, ModelsResult,
     PROTOCOL_VERSION, Parameter, Parameters, RunReport, TensorHeader, TensorSpec, method,
 };
-pub use fault::{Executed, Fault, FaultCode};
+pub use fault::{Executed, FAULT_MESSAGE_BYTES_MAX, Fault, FaultCode};
 pub use frame::{FRAME_HEAD_BYTES, FrameHead, FrameKind, InvalidFrame, Limits};
 pub use ids::{ClusterId, InvalidId, InvalidModelName, ModelName, ModelVersion, NodeId, Role};
 pub use message::{

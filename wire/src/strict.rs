@@ -9,7 +9,7 @@ use rmp::Marker;
 /// Deepest nesting of a document. Our own need 6; stack use stays in hundreds of bytes.
 pub const DEPTH_MAX: usize = 16;
 
-/// Most entries of one map. Keys are compared with each other, so this bounds that work.
+/// Most entries of one map. The keys of open maps are remembered, so this and [`DEPTH_MAX`] bound that memory: 192 KiB.
 pub const MAP_ENTRIES_MAX: usize = 512;
 
 /// Why bytes are no document.
@@ -77,14 +77,14 @@ pub enum InvalidDocument {
 
 /// Walks over `bytes` and checks that they are exactly one value.
 pub(crate) fn check(bytes: &[u8]) -> Result<(), InvalidDocument> {
-    let mut walk = Walk { bytes, at: 0 };
+    let mut walk = Walk::over(bytes);
     walk.value(0)?;
     walk.end()
 }
 
 /// The members of a map that is the whole of `bytes`, each value as its own bytes. All of it is checked.
 pub(crate) fn members(bytes: &[u8]) -> Result<Vec<(&str, &[u8])>, InvalidDocument> {
-    let mut walk = Walk { bytes, at: 0 };
+    let mut walk = Walk::over(bytes);
     let Opened::Map(count) = walk.open()? else {
         return Err(InvalidDocument::Unexpected { expected: "a map", at: 0 });
     };
@@ -96,7 +96,7 @@ pub(crate) fn members(bytes: &[u8]) -> Result<Vec<(&str, &[u8])>, InvalidDocumen
 
 /// The elements of an array that is the whole of `bytes`, each as its own bytes. All of it is checked.
 pub(crate) fn elements(bytes: &[u8], count_max: usize) -> Result<Vec<&[u8]>, InvalidDocument> {
-    let mut walk = Walk { bytes, at: 0 };
+    let mut walk = Walk::over(bytes);
     let Opened::Array(count) = walk.open()? else {
         return Err(InvalidDocument::Unexpected { expected: "an array", at: 0 });
     };
@@ -125,9 +125,15 @@ enum Opened {
 struct Walk<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// The keys of the maps that are open, each with its place; those of the innermost map are last.
+    keys: Vec<(&'a str, usize)>,
 }
 
 impl<'a> Walk<'a> {
+    fn over(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0, keys: Vec::new() }
+    }
+
     fn take(&mut self, count: usize) -> Result<&'a [u8], InvalidDocument> {
         let rest = &self.bytes[self.at..];
         let taken = rest.get(..count).ok_or(InvalidDocument::Truncated { at: self.bytes.len() })?;
@@ -196,18 +202,18 @@ impl<'a> Walk<'a> {
         if MAP_ENTRIES_MAX < count {
             return Err(InvalidDocument::TooManyEntries { at: self.at });
         }
-        let first = self.at;
-        for seen in 0..count {
+        let outer = self.keys.len();
+        for _ in 0..count {
             let at = self.at;
             let key = self.key()?;
-            if self.occurs_before(first, seen, key) {
-                return Err(InvalidDocument::DuplicateKey { at });
-            }
+            self.keys.push((key, at));
             let start = self.at;
             self.value(depth + 1)?;
             see(key, &self.bytes[start..self.at]);
         }
-        Ok(())
+        let repeated = first_repeated(&mut self.keys[outer..]);
+        self.keys.truncate(outer);
+        repeated.map_or(Ok(()), |at| Err(InvalidDocument::DuplicateKey { at }))
     }
 
     fn key(&mut self) -> Result<&'a str, InvalidDocument> {
@@ -218,38 +224,20 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether one of the first `count` keys of the map whose entries begin at `first` is `key`.
-    ///
-    /// Walks again instead of remembering: maps are small, and a document then costs no memory at all.
-    fn occurs_before(&self, first: usize, count: usize, key: &str) -> bool {
-        let mut again = Walk { bytes: self.bytes, at: first };
-        (0..count).any(|_| {
-            let same = again.key() == Ok(key);
-            again.skip();
-            same
-        })
-    }
-
-    /// Steps over a value that was checked before.
-    fn skip(&mut self) {
-        let mut left = 1_usize;
-        while 0 < left {
-            left -= 1;
-            match self.open() {
-                Ok(Opened::Scalar) | Err(_) => {}
-                Ok(Opened::Text(length) | Opened::Blob(length)) => self.at += length,
-                Ok(Opened::Array(count)) => left += count,
-                Ok(Opened::Map(count)) => left += 2 * count,
-            }
-        }
-    }
-
     fn end(&self) -> Result<(), InvalidDocument> {
         match self.bytes.len() - self.at {
             0 => Ok(()),
             count => Err(InvalidDocument::TrailingBytes { count }),
         }
     }
+}
+
+/// Where the first key stands that occurred before.
+///
+/// Sorted rather than compared each with each: a document of nested maps must not cost more than its bytes do.
+fn first_repeated(keys: &mut [(&str, usize)]) -> Option<usize> {
+    keys.sort_unstable();
+    keys.windows(2).filter(|pair| pair[0].0 == pair[1].0).map(|pair| pair[1].1).min()
 }
 
 #[cfg(test)]
@@ -288,6 +276,36 @@ mod tests {
         assert_eq!(check(b"\xa1\xff"), Err(InvalidDocument::NotUtf8 { at: 1 }));
         assert_eq!(check(b""), Err(InvalidDocument::Truncated { at: 0 }));
         assert!(matches!(members(b"\x90"), Err(InvalidDocument::Unexpected { .. })));
+    }
+
+    #[test]
+    fn of_several_repeated_keys_the_first_is_named() {
+        let document = b"\x85\xa1b\xc0\xa1a\xc0\xa1b\xc0\xa1a\xc0\xa1b\xc0";
+        assert_eq!(check(document), Err(InvalidDocument::DuplicateKey { at: 7 }));
+        // The same key in a map within is another key.
+        assert_eq!(check(b"\x82\xa1a\x81\xa1a\xc0\xa1b\x81\xa1a\xc0"), Ok(()));
+    }
+
+    #[test]
+    fn full_maps_within_each_other_take_a_moment_and_not_a_second() {
+        // Sixteen maps, each the first value of the one around it, and in the innermost as many numbers as fit.
+        let mut document = Vec::new();
+        for _ in 0..DEPTH_MAX - 1 {
+            document.extend_from_slice(b"\xde\x02\x00\xa20x");
+        }
+        document.extend_from_slice(b"\xdc\x75\x30");
+        document.extend(std::iter::repeat_n(0, 30_000));
+        for _ in 0..DEPTH_MAX - 1 {
+            for number in 1..512_u16 {
+                document.push(0xa2);
+                document.extend([b'0' + (number % 64) as u8, b'0' + (number / 64) as u8, 0xc0]);
+            }
+        }
+        assert!(document.len() < 64 << 10, "{} bytes fit no frame", document.len());
+        let started = std::time::SystemTime::now();
+        assert_eq!(check(&document), Ok(()));
+        let took = started.elapsed().unwrap_or_default();
+        assert!(took < std::time::Duration::from_millis(500), "{took:?}");
     }
 
     #[test]

@@ -219,7 +219,7 @@ impl Shape {
     /// The length differs from what the shape needs, a BOOL is neither 0 nor 1, or BYTES elements do not fit.
     pub fn check(&self, datatype: Datatype, bytes: &[u8]) -> Result<(), InvalidTensor> {
         match self.byte_length(datatype)? {
-            None => bytes_elements(bytes, self.elements).map(drop),
+            None => each_element(bytes, self.elements, |_| ()),
             Some(expected) if expected != bytes.len() as u64 => Err(InvalidTensor::WrongByteLength {
                 datatype,
                 shape: self.dims.clone(),
@@ -239,13 +239,25 @@ impl Shape {
 ///
 /// # Errors
 /// Fewer or more elements than `expected`, or a length that points past the end.
-pub fn bytes_elements(mut bytes: &[u8], expected: u64) -> Result<Vec<&[u8]>, InvalidTensor> {
+pub fn bytes_elements(bytes: &[u8], expected: u64) -> Result<Vec<&[u8]>, InvalidTensor> {
+    let mut elements = Vec::new();
+    each_element(bytes, expected, |element| elements.push(element))?;
+    Ok(elements)
+}
+
+/// Shows each element of a BYTES tensor to `see`, and checks on the way that they are `expected` and fill the bytes.
+///
+/// Without memory of its own: a list of empty elements would take four times the bytes that hold them.
+fn each_element<'a>(
+    mut bytes: &'a [u8],
+    expected: u64,
+    mut see: impl FnMut(&'a [u8]),
+) -> Result<(), InvalidTensor> {
     let broken = |problem| InvalidTensor::BrokenBytes { expected, problem };
-    // Every element takes at least its four length bytes, so this also bounds the allocation by the input.
+    // Every element takes at least its four length bytes, so this bounds the work by the input.
     if (bytes.len() as u64) / 4 < expected {
         return Err(broken("there are fewer bytes than the lengths alone would take"));
     }
-    let mut elements = Vec::with_capacity(usize::try_from(expected).unwrap_or(0));
     for _ in 0..expected {
         let (length, rest) =
             bytes.split_first_chunk::<4>().ok_or_else(|| broken("the bytes end before the last element"))?;
@@ -254,13 +266,13 @@ pub fn bytes_elements(mut bytes: &[u8], expected: u64) -> Result<Vec<&[u8]>, Inv
             return Err(broken("an element is longer than the bytes that are left"));
         }
         let (element, rest) = rest.split_at(length);
-        elements.push(element);
+        see(element);
         bytes = rest;
     }
-    if !bytes.is_empty() {
-        return Err(broken("bytes are left after the last element"));
+    match bytes.is_empty() {
+        true => Ok(()),
+        false => Err(broken("bytes are left after the last element")),
     }
-    Ok(elements)
 }
 
 /// Writes elements as a BYTES tensor.

@@ -1,0 +1,125 @@
+//! What the fuzz targets do with the bytes they are given.
+//!
+//! The wire's own tests include this file, so that the seeds and some thousand neighbours of them are tried wherever
+//! the tests run; only the search for new inputs needs the fuzzer.
+
+use std::fmt::Debug;
+
+use bytes::Bytes;
+use lineside_wire::{
+    BATCH_ENTRIES_MAX, CallContext, CancelParams, ClusterStatus, Empty, EncodedFrame, FRAME_HEAD_BYTES,
+    FrameHead, FrameKind, Greeting, Health, InferParams, InferResult, Limits, MemberState, MembersResult,
+    Message, ModelInfo, ModelParams, ModelsResult, Parameters, RunReport, TensorHeader, check_document,
+    decode_part, split_tensors,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+const KINDS: [FrameKind; 6] = [
+    FrameKind::Request,
+    FrameKind::Notification,
+    FrameKind::Response,
+    FrameKind::Error,
+    FrameKind::Item,
+    FrameKind::Batch,
+];
+
+/// Bytes as they come off a stream: a head, then what it announces, as far as there is of it.
+pub fn frame(bytes: &[u8]) {
+    let Some((head_bytes, rest)) = bytes.split_first_chunk::<FRAME_HEAD_BYTES>() else { return };
+    let limits = Limits::default();
+    let Ok(head) = FrameHead::decode(head_bytes, &limits) else { return };
+    assert_eq!(head.encode(), *head_bytes, "a head has exactly one spelling");
+    assert!(head.document_length <= limits.document_bytes_max);
+    assert!(head.payload_length <= limits.payload_bytes_max);
+    let (document, rest) = rest.split_at(rest.len().min(head.document_length as usize));
+    let payload = &rest[..rest.len().min(head.payload_length as usize)];
+    one_kind(head.kind, document, &Bytes::copy_from_slice(payload));
+}
+
+/// A document, read as every kind of message: two bytes with its length, the document, a payload.
+pub fn message(bytes: &[u8]) {
+    let Some((length, rest)) = bytes.split_first_chunk::<2>() else { return };
+    let (document, payload) = rest.split_at(rest.len().min(usize::from(u16::from_le_bytes(*length))));
+    let payload = Bytes::copy_from_slice(payload);
+    for kind in KINDS {
+        one_kind(kind, document, &payload);
+    }
+    if check_document(document).is_ok() {
+        every_part(document, &payload);
+    }
+}
+
+fn one_kind(kind: FrameKind, document: &[u8], payload: &Bytes) {
+    match Message::decode(kind, document) {
+        Ok(message) => {
+            assert_eq!(check_document(document), Ok(()), "a message is strict MessagePack");
+            one_message(&message, payload);
+        }
+        Err(error) => {
+            let told = error.to_string();
+            assert!(told.len() < 4096, "an error of {} bytes repeats what it was sent", told.len());
+        }
+    }
+}
+
+fn one_message(message: &Message<'_>, payload: &Bytes) {
+    match message {
+        Message::Request { params: part, .. }
+        | Message::Notification { params: part, .. }
+        | Message::Response { result: part, .. }
+        | Message::Item { item: part, .. } => every_part(part, payload),
+        Message::Error { id, fault, report } => {
+            let again = EncodedFrame::error(*id, fault, report.as_ref());
+            let read = Message::decode(FrameKind::Error, &again.start[FRAME_HEAD_BYTES..]);
+            assert!(matches!(read, Ok(Message::Error { fault: read, .. }) if read.code == fault.code));
+        }
+        Message::Batch(messages) => {
+            assert!((1..=BATCH_ENTRIES_MAX).contains(&messages.len()));
+            messages.iter().for_each(|message| one_message(message, payload));
+        }
+    }
+}
+
+/// Reads a part as everything that a part can be.
+fn every_part(part: &[u8], payload: &Bytes) {
+    one_part::<Greeting>(part);
+    one_part::<Empty>(part);
+    one_part::<Health>(part);
+    one_part::<ModelParams>(part);
+    one_part::<ModelsResult>(part);
+    one_part::<ModelInfo>(part);
+    one_part::<MemberState>(part);
+    one_part::<MembersResult>(part);
+    one_part::<ClusterStatus>(part);
+    one_part::<CancelParams>(part);
+    one_part::<CallContext>(part);
+    one_part::<RunReport>(part);
+    one_part::<Parameters>(part);
+    if let Some(params) = one_part::<InferParams>(part) {
+        tensors(params.inputs, payload);
+    }
+    if let Some(result) = one_part::<InferResult>(part) {
+        tensors(result.outputs, payload);
+    }
+}
+
+/// Reads a part as one type; what can be read comes back as it went.
+fn one_part<T: Serialize + DeserializeOwned + PartialEq + Debug>(part: &[u8]) -> Option<T> {
+    let value: T = decode_part(part).ok()?;
+    let again = EncodedFrame::notification("again", &value);
+    let read = Message::decode(FrameKind::Notification, &again.start[FRAME_HEAD_BYTES..]);
+    let Ok(Message::Notification { params, .. }) = read else { panic!("{value:?} was written as {read:?}") };
+    let back: T = decode_part(params).expect("what was written can be read");
+    // The one number that differs from itself is the only excuse.
+    #[expect(clippy::eq_op, reason = "not a number")]
+    let is_ordinary = value == value;
+    assert!(!is_ordinary || back == value, "{value:?} came back as {back:?}");
+    Some(value)
+}
+
+fn tensors(headers: Vec<TensorHeader>, payload: &Bytes) {
+    if let Ok(tensors) = split_tensors(headers, payload) {
+        let bytes: usize = tensors.iter().map(|tensor| tensor.bytes.len()).sum();
+        assert!(bytes <= payload.len(), "tensors of {bytes} bytes out of {}", payload.len());
+    }
+}

@@ -1,0 +1,38 @@
+# `just check` is what continuous integration runs.
+
+# Everything that must hold before a commit to main.
+check: fmt lint deny test netns
+
+# Formatting.
+fmt:
+    cargo fmt --all --check
+
+# Lints, in the profile that the tests build anyway.
+lint:
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Licences, bans and sources of every dependency.
+deny:
+    cargo deny --workspace check bans licenses sources
+
+# All tests that need no extra system package.
+test:
+    cargo test --workspace
+
+# Machines of their own: network namespaces on one bridge. Needs root and iproute2.
+netns:
+    cargo build -p lineside
+    tests/netns/run
+
+# The fuzz targets, a minute each. Needs cargo-fuzz and a nightly toolchain.
+fuzz seconds="60":
+    cd fuzz && for target in frame message; do mkdir -p corpus/$target && cargo +nightly fuzz run $target corpus/$target seeds/$target -- -max_total_time={{seconds}} || exit 1; done
+
+# Remakes the sample models and checks them; needs a Python with models/requirements.txt installed.
+models:
+    python3 -B models/make.py
+    python3 -B models/make.py --check
+
+# Measurements against peers, as ratios; see docs/performance.md.
+bench what="rpc":
+    cargo run --release -p lineside-bench -- {{what}}
