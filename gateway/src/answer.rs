@@ -1,0 +1,80 @@
+//! An answer on its way into HTTP.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use lineside_wire::NodeId;
+use serde::Serialize;
+
+use crate::{body::Pieces, errors::Refusal, head};
+
+const NODE: HeaderName = HeaderName::from_static("x-lineside-node");
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-lineside-attempts");
+const JSON_LENGTH: HeaderName = HeaderName::from_static(head::JSON_LENGTH);
+
+/// Headers of most answers: type, length, id, node, attempts and both limits.
+const HEADERS: usize = 8;
+
+/// What comes back for a request.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) content_type: &'static str,
+    pub(crate) body: Pieces,
+    pub(crate) node: Option<NodeId>,
+    pub(crate) attempts: Option<u8>,
+    /// Bytes of JSON before binary tensors.
+    pub(crate) json_length: Option<usize>,
+}
+
+impl Answer {
+    pub(crate) fn json<T: Serialize>(status: StatusCode, value: &T) -> Self {
+        let json = serde_json::to_vec(value).expect("our own types are JSON");
+        Self::text(status, "application/json", json)
+    }
+
+    pub(crate) fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        let body = Pieces::new(body, Vec::new());
+        Self { status, content_type, body, node: None, attempts: None, json_length: None }
+    }
+
+    pub(crate) fn into_response(self) -> Response<Pieces> {
+        let mut headers = HeaderMap::with_capacity(HEADERS);
+        if self.status != StatusCode::NO_CONTENT {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        }
+        if let Some(length) = self.json_length {
+            headers.insert(JSON_LENGTH, length.into());
+        }
+        if let Some(node) = self.node {
+            headers.insert(NODE, head::digits(node.as_bytes()));
+        }
+        match self.attempts {
+            // Nearly always.
+            Some(1) => drop(headers.insert(ATTEMPTS, HeaderValue::from_static("1"))),
+            Some(attempts) => drop(headers.insert(ATTEMPTS, u64::from(attempts).into())),
+            None => {}
+        }
+        let mut response = Response::new(self.body);
+        (*response.status_mut(), *response.headers_mut()) = (self.status, headers);
+        response
+    }
+}
+
+impl Refusal {
+    /// The answer that says why there is none.
+    pub(crate) fn into_response(self, request_id: &str) -> Response<Pieces> {
+        let mut answer = Answer::text(self.status, "application/json", self.body(request_id));
+        (answer.node, answer.attempts) = (self.node, self.attempts);
+        let mut response = answer.into_response();
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.retry_after_seconds() {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(allow) = self.allow {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        response
+    }
+}

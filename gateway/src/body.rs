@@ -1,0 +1,245 @@
+//! Bodies: taking in a request's within limits, giving out an answer's without copying.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::atomic::{AtomicUsize, Ordering},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use lineside_wire::{Fault, FaultCode};
+use tokio::time::Instant;
+
+use crate::errors::Refusal;
+
+/// What all bodies together may take in memory.
+#[derive(Debug)]
+pub(crate) struct Room {
+    taken: AtomicUsize,
+    max: usize,
+}
+
+impl Room {
+    pub(crate) const fn new(max: usize) -> Self {
+        Self { taken: AtomicUsize::new(0), max }
+    }
+
+    /// Room for so many bytes, until it is dropped.
+    ///
+    /// # Errors
+    /// There is not that much.
+    pub(crate) fn reserve(&self, bytes: usize) -> Result<Reserved<'_>, Fault> {
+        let mut reserved = Reserved { room: self, bytes: 0 };
+        reserved.grow(bytes)?;
+        Ok(reserved)
+    }
+
+    /// Takes room for `bytes` more, or leaves everything as it was.
+    fn take(&self, bytes: usize) -> bool {
+        let add = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= self.max);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
+}
+
+/// The room of one body, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Reserved<'a> {
+    room: &'a Room,
+    bytes: usize,
+}
+
+impl Reserved<'_> {
+    fn grow(&mut self, bytes: usize) -> Result<(), Fault> {
+        if !self.room.take(bytes) {
+            let text = "the gateway holds as many bytes of requests as it may; try again shortly";
+            return Err(Fault::new(FaultCode::Busy, text).retry_after_ms(1_000));
+        }
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.room.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// What one body may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BodyLimits {
+    pub(crate) bytes_max: usize,
+    pub(crate) idle_max: Duration,
+    pub(crate) deadline: Instant,
+}
+
+/// Memory that is taken for an announcement alone, in bytes: an image fits, and a thousand that never come do no harm.
+const AHEAD_BYTES_MAX: usize = 1 << 20;
+
+/// Longest body that is read although nobody wants it, in bytes: what one segment or two bring along.
+const SKIM_BYTES_MAX: u64 = 16 << 10;
+
+/// How long its last bytes may take.
+const SKIM_FOR: Duration = Duration::from_millis(50);
+
+/// Reads the small body of a request that is answered without it, so that its connection can go on. Says whether it
+/// can.
+pub(crate) async fn skim(body: &mut Incoming) -> bool {
+    if body.size_hint().exact().is_none_or(|left| SKIM_BYTES_MAX < left) {
+        return false;
+    }
+    let rest = async {
+        while let Some(frame) = body.frame().await {
+            if frame.is_err() {
+                return false;
+            }
+        }
+        true
+    };
+    tokio::time::timeout(SKIM_FOR, rest).await.unwrap_or(false)
+}
+
+/// Reads a whole body. One that came in one piece is not copied.
+///
+/// # Errors
+/// Too long, too slow, no room, or broken off. The caller then answers without having read the rest.
+pub(crate) async fn collect<'a>(
+    body: &mut Incoming,
+    limits: BodyLimits,
+    room: &'a Room,
+) -> Result<(Bytes, Reserved<'a>), Refusal> {
+    let announced = body.size_hint().exact().unwrap_or(0);
+    let announced = usize::try_from(announced).unwrap_or(usize::MAX);
+    if limits.bytes_max < announced {
+        return Err(too_long(limits.bytes_max));
+    }
+    // Room is taken for what has come, not for what was announced: an announcement costs its sender nothing.
+    let mut reserved = room.reserve(0)?;
+    let Some(first) = next(body, limits).await? else { return Ok((Bytes::new(), reserved)) };
+    if first.len() == announced && !first.is_empty() {
+        reserved.grow(first.len())?;
+        return Ok((first, reserved));
+    }
+    let mut bytes = BytesMut::with_capacity(announced.min(AHEAD_BYTES_MAX).max(first.len()));
+    let mut piece = first;
+    loop {
+        if limits.bytes_max < bytes.len() + piece.len() {
+            return Err(too_long(limits.bytes_max));
+        }
+        reserved.grow(piece.len())?;
+        bytes.extend_from_slice(&piece);
+        match next(body, limits).await? {
+            Some(more) => piece = more,
+            None => return Ok((bytes.freeze(), reserved)),
+        }
+    }
+}
+
+/// The next piece; trailers are passed over.
+async fn next(body: &mut Incoming, limits: BodyLimits) -> Result<Option<Bytes>, Refusal> {
+    let idle = Instant::now() + limits.idle_max;
+    loop {
+        match tokio::time::timeout_at(idle.min(limits.deadline), body.frame()).await {
+            Ok(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+            Ok(None) => return Ok(None),
+            Ok(Some(Err(error))) => {
+                return Err(Refusal::bad_request(format!("the body of the request is broken: {error}")));
+            }
+            Err(_) if limits.deadline <= idle => {
+                let text = "the time for the request ran out before its body was complete";
+                return Err(Fault::new(FaultCode::DeadlineExceeded, text).into());
+            }
+            Err(_) => {
+                let text = format!("the body of the request stopped for {:?}", limits.idle_max);
+                return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", text));
+            }
+        }
+    }
+}
+
+fn too_long(max: usize) -> Refusal {
+    let text = format!("the body is longer than {max} bytes, the limit of this gateway (body_bytes_max)");
+    Fault::new(FaultCode::LimitExceeded, text).into()
+}
+
+/// The body of an answer: pieces that lie where they lie, with an exact length.
+#[derive(Debug, Default)]
+pub(crate) struct Pieces {
+    first: Bytes,
+    more: std::vec::IntoIter<Bytes>,
+    left: u64,
+}
+
+impl Pieces {
+    pub(crate) fn new(first: impl Into<Bytes>, more: Vec<Bytes>) -> Self {
+        let first = first.into();
+        let left = first.len() as u64 + more.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        Self { first, more: more.into_iter(), left }
+    }
+
+    fn next(&mut self) -> Option<Bytes> {
+        let first = std::mem::take(&mut self.first);
+        let piece = std::iter::once(first).chain(&mut self.more).find(|piece| !piece.is_empty())?;
+        self.left -= piece.len() as u64;
+        Some(piece)
+    }
+}
+
+impl hyper::body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.next().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_given_back_and_never_overdrawn() {
+        let room = Room::new(10);
+        let body = room.reserve(6).expect("room");
+        assert!(room.reserve(5).is_err());
+        let mut other = room.reserve(0).expect("room");
+        assert!(other.grow(5).is_err());
+        assert!(other.grow(usize::MAX).is_err());
+        assert!(other.grow(4).is_ok());
+        drop((body, other));
+        assert_eq!(room.taken.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn pieces_come_in_their_order_and_the_length_says_what_is_left() {
+        let more = ["", "b", "", "cd", ""].map(|text| Bytes::from_static(text.as_bytes()));
+        let mut body = Pieces::new("", more.to_vec());
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(3), false));
+        assert_eq!(body.next().as_deref(), Some(&b"b"[..]));
+        assert_eq!(body.next().as_deref(), Some(&b"cd"[..]));
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(0), true));
+        assert_eq!(body.next(), None);
+        assert!(Pieces::default().is_end_stream());
+    }
+}

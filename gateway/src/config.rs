@@ -1,0 +1,144 @@
+//! The settings of the door, with their reasons.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    num::{NonZeroU32, NonZeroUsize},
+    time::Duration,
+};
+
+/// Default of [`GatewayConfig::deadline_max`]: a call held longer than this is a job, not a request.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(60);
+
+/// Longest that `deadline_max` may be: within it, no sum of times in the door can overflow.
+const DEADLINE_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// How the door listens, and what it takes at most.
+///
+/// `Default` listens on every address, port 8080, and is safe for a LAN with clients that nobody vouches for.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// Where HTTP is served. Port 0 takes a free one; [`GatewayServer::address`](crate::GatewayServer::address)
+    /// tells which.
+    pub listen: SocketAddr,
+    /// Single-threaded runtimes, each with a listener of its own on the shared port. More than the machine has
+    /// cores to spare only costs memory.
+    pub shards: NonZeroUsize,
+    /// Largest request body, in bytes; 64 MiB is Triton's default. More costs memory per request, see
+    /// `bodies_bytes_max`, which bounds all of them together.
+    pub body_bytes_max: usize,
+    /// Request bodies held at one time, and tensors made out of their JSON, in bytes, over all shards. A request that
+    /// does not fit is told to come again. Worst-case memory of the door is this and the answers under way.
+    pub bodies_bytes_max: usize,
+    /// Requests worked on at one time, over all shards. Above it the answer is 503 with `Retry-After`.
+    pub in_flight_max: usize,
+    /// Open connections, over all shards. Each costs up to about 100 KiB.
+    pub connections_max: usize,
+    /// Time for a request whose client names none, from its head to its answer.
+    pub deadline_default: Duration,
+    /// Longest time that a client may ask for. Longer holds bodies, places and nodes for clients that may be gone.
+    pub deadline_max: Duration,
+    /// How long a new connection may stay silent.
+    pub first_byte_max: Duration,
+    /// How long the head of a request may take, from its first byte.
+    pub head_max: Duration,
+    /// How long a body may pause between two pieces.
+    pub body_idle_max: Duration,
+    /// How long a connection is kept between two requests. Longer spares clients connections, and costs them
+    /// nothing but a place under `connections_max`.
+    pub keep_alive_max: Duration,
+    /// How long a client may leave its answer unread.
+    pub write_idle_max: Duration,
+    /// Requests per second and client; `None` sets no limit. A client is its `X-Api-Key`, else its address.
+    pub rate: Option<NonZeroU32>,
+    /// Requests that a client may send at once before `rate` holds it back; `None` allows one second's worth.
+    pub burst: Option<NonZeroU32>,
+    /// How long a door that leaves still takes new connections, while it says that it is not ready: load balancers
+    /// see it at their next probe, and lose no request.
+    pub notice: Duration,
+    /// How long a shutdown waits for requests that run, after the notice.
+    pub drain_max: Duration,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
+            shards: NonZeroUsize::MIN,
+            body_bytes_max: 64 << 20,
+            bodies_bytes_max: 1 << 30,
+            in_flight_max: 1_024,
+            connections_max: 1_024,
+            deadline_default: Duration::from_secs(10),
+            deadline_max: DEADLINE_MAX,
+            first_byte_max: Duration::from_secs(10),
+            head_max: Duration::from_secs(10),
+            body_idle_max: Duration::from_secs(10),
+            keep_alive_max: Duration::from_secs(60),
+            write_idle_max: Duration::from_secs(30),
+            rate: None,
+            burst: None,
+            notice: Duration::from_secs(1),
+            drain_max: Duration::from_secs(30),
+        }
+    }
+}
+
+impl GatewayConfig {
+    /// Checks what types cannot: before the first socket opens.
+    ///
+    /// # Errors
+    /// Names the setting and what it should be.
+    pub fn check(&self) -> Result<(), String> {
+        let positive = [
+            ("body_bytes_max", self.body_bytes_max),
+            ("in_flight_max", self.in_flight_max),
+            ("connections_max", self.connections_max),
+        ];
+        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("{name} is 0, which would refuse everything: use 1 or more"));
+        }
+        if self.bodies_bytes_max < self.body_bytes_max {
+            return Err(format!(
+                "bodies_bytes_max ({}) is below body_bytes_max ({}): no body of that size would ever fit",
+                self.bodies_bytes_max, self.body_bytes_max
+            ));
+        }
+        if self.deadline_max < Duration::from_millis(1) || DEADLINE_LIMIT < self.deadline_max {
+            return Err(format!("deadline_max is {:?}: use 1ms to {DEADLINE_LIMIT:?}", self.deadline_max));
+        }
+        if self.deadline_default.is_zero() || self.deadline_max < self.deadline_default {
+            return Err(format!(
+                "deadline_default is {:?}: use 1ms to deadline_max, which is {:?}",
+                self.deadline_default, self.deadline_max
+            ));
+        }
+        if self.burst.is_some() && self.rate.is_none() {
+            return Err("burst is set without rate: set rate too, or neither".to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_each_damaged_setting_is_named() {
+        let good = GatewayConfig::default();
+        assert_eq!(good.check(), Ok(()));
+        let named = |config: GatewayConfig, name: &str| config.check().is_err_and(|text| text.contains(name));
+        assert!(named(GatewayConfig { in_flight_max: 0, ..good.clone() }, "in_flight_max"));
+        assert!(named(GatewayConfig { bodies_bytes_max: 5, ..good.clone() }, "bodies_bytes_max"));
+        assert!(named(
+            GatewayConfig { deadline_default: Duration::ZERO, ..good.clone() },
+            "deadline_default"
+        ));
+        assert!(named(
+            GatewayConfig { deadline_max: Duration::from_secs(1), ..good.clone() },
+            "deadline_default"
+        ));
+        assert!(named(GatewayConfig { deadline_max: Duration::MAX, ..good.clone() }, "deadline_max"));
+        assert!(named(GatewayConfig { burst: NonZeroU32::new(5), ..good }, "burst"));
+    }
+}

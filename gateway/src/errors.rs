@@ -1,0 +1,208 @@
+//! What a client is told when there is no answer: status, stable name, words. The only place that knows both the
+//! fault table and HTTP.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use lineside_client::CallError;
+use lineside_wire::{Executed, Fault, FaultCode, NodeId};
+use serde::Serialize;
+
+/// How messages about models that nobody has begin: clients written for Triton look for it.
+const UNKNOWN_MODEL: &str = "Request for unknown model";
+
+/// The status for a fault. Without a catch-all, so that a new fault stops at the compiler.
+#[must_use]
+pub(crate) const fn status(code: FaultCode) -> StatusCode {
+    match code {
+        FaultCode::ParseError
+        | FaultCode::InvalidRequest
+        | FaultCode::InvalidParams
+        // Triton's choice for both.
+        | FaultCode::Cancelled
+        | FaultCode::ModelRejected => StatusCode::BAD_REQUEST,
+        FaultCode::PermissionDenied => StatusCode::FORBIDDEN,
+        FaultCode::MethodNotFound | FaultCode::ModelNotFound => StatusCode::NOT_FOUND,
+        FaultCode::LimitExceeded => StatusCode::PAYLOAD_TOO_LARGE,
+        FaultCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        FaultCode::Internal | FaultCode::InferenceFailed => StatusCode::INTERNAL_SERVER_ERROR,
+        // The work may have been done: not the 503 after which clients repeat without thinking.
+        FaultCode::Lost => StatusCode::BAD_GATEWAY,
+        FaultCode::ModelUnavailable | FaultCode::Busy | FaultCode::Draining | FaultCode::Unreachable => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        FaultCode::DeadlineExceeded | FaultCode::DeadlineExceededRunning => StatusCode::GATEWAY_TIMEOUT,
+    }
+}
+
+/// The fault of a failed call, in the words that this door's clients expect.
+pub(crate) fn call_fault(error: &CallError) -> Fault {
+    let mut fault = error.fault();
+    if fault.code == FaultCode::ModelNotFound && !fault.message.starts_with(UNKNOWN_MODEL) {
+        fault.message = format!("{UNKNOWN_MODEL}: {}", fault.message);
+    }
+    fault
+}
+
+/// The fault for a model or version that the merged list does not have.
+pub(crate) fn unknown_model(name: &str, version: Option<&str>) -> Fault {
+    let version = version.map(|version| format!(" version {version}")).unwrap_or_default();
+    // A name is repeated only as far as a name can be long.
+    let name: String = name.chars().take(128).collect();
+    Fault::new(
+        FaultCode::ModelNotFound,
+        format!("{UNKNOWN_MODEL}: '{name}'{version} is not found; `lineside models` lists those there are"),
+    )
+}
+
+/// An HTTP answer that is an error.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    name: &'static str,
+    message: String,
+    executed: Executed,
+    retryable: bool,
+    retry_after: Option<Duration>,
+    /// The node of the last try, for the answer's headers.
+    pub(crate) node: Option<NodeId>,
+    /// Tries made.
+    pub(crate) attempts: Option<u8>,
+    /// The methods that the path does take.
+    pub(crate) allow: Option<&'static str>,
+}
+
+/// The body of an error: `error` is the Open Inference Protocol's, the rest is for programs.
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: &'a str,
+    code: &'a str,
+    request_id: &'a str,
+    executed: Executed,
+    retryable: bool,
+}
+
+impl Refusal {
+    /// A refusal by the door itself: nothing was run, and the same request would be refused again.
+    pub(crate) fn new(status: StatusCode, name: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            name,
+            message: message.into(),
+            executed: Executed::No,
+            retryable: false,
+            retry_after: None,
+            node: None,
+            attempts: None,
+            allow: None,
+        }
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, FaultCode::InvalidRequest.name(), message)
+    }
+
+    /// The refusal for a path that is there, but not with this method.
+    pub(crate) fn wrong_method(allow: &'static str) -> Self {
+        let text = format!("this path does not take this method: use {allow}");
+        Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", text) }
+    }
+
+    pub(crate) fn from_call(error: &CallError) -> Self {
+        let tried = 0 < error.attempts();
+        Self {
+            node: error.node(),
+            attempts: tried.then(|| error.attempts()),
+            ..Self::from(call_fault(error))
+        }
+    }
+
+    /// The same refusal, after this node worked on the request.
+    pub(crate) fn by_node(mut self, node: NodeId, attempts: u8) -> Self {
+        (self.node, self.attempts) = (Some(node), Some(attempts));
+        self
+    }
+
+    /// The body as JSON.
+    pub(crate) fn body(&self, request_id: &str) -> Vec<u8> {
+        let body = ErrorBody {
+            error: &self.message,
+            code: self.name,
+            request_id,
+            executed: self.executed,
+            retryable: self.retryable,
+        };
+        serde_json::to_vec(&body).expect("texts and flags are JSON")
+    }
+
+    /// Whole seconds for `Retry-After`: rounded up, so that nobody comes too early, and at least one.
+    pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
+        self.retry_after.map(whole_seconds)
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+/// A wait in whole seconds, rounded up, at least one.
+pub(crate) fn whole_seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(0 < wait.subsec_nanos())).max(1)
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        let status = status(fault.code);
+        // A 503 always says when: clients without the hint tend to come back at once.
+        let unhinted = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(Duration::from_secs(1));
+        Self {
+            status,
+            name: fault.code.name(),
+            message: fault.message,
+            executed: fault.executed,
+            retryable: fault.retryable,
+            retry_after: fault.retry_after_ms.map(Duration::from_millis).or(unhinted),
+            node: None,
+            attempts: None,
+            allow: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lineside_wire::ModelName;
+
+    use super::*;
+
+    #[test]
+    fn a_wait_is_rounded_up_and_never_zero() {
+        for (wait_ms, seconds) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (59_999, 60)] {
+            let refusal = Refusal::from(Fault::new(FaultCode::Busy, "full").retry_after_ms(wait_ms));
+            assert_eq!(refusal.retry_after_seconds(), Some(seconds), "{wait_ms} ms");
+        }
+    }
+
+    #[test]
+    fn nothing_that_may_have_run_is_answered_with_the_status_that_clients_repeat() {
+        for code in FaultCode::ALL {
+            if status(*code) == StatusCode::SERVICE_UNAVAILABLE {
+                assert_eq!(code.executed(), Executed::No, "{code}");
+            }
+            assert!(status(*code).is_client_error() || status(*code).is_server_error(), "{code}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_model_is_told_in_the_words_that_clients_look_for() {
+        let model: ModelName = "weld".parse().expect("a model name");
+        let refusal = Refusal::from_call(&CallError::UnknownModel { model });
+        assert_eq!(refusal.status, StatusCode::NOT_FOUND);
+        assert!(refusal.message.starts_with(UNKNOWN_MODEL));
+        assert!(unknown_model("weld", Some("3")).message.starts_with(UNKNOWN_MODEL));
+    }
+}

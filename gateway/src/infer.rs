@@ -1,0 +1,83 @@
+//! `POST /v2/models/{model}[/versions/{version}]/infer`: a body becomes a call, the answer becomes a body.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{StatusCode, request::Parts};
+use lineside_client::InferCall;
+use lineside_wire::{CallContext, ModelName, ModelVersion};
+use tokio::time::Instant;
+
+use crate::{
+    Cluster,
+    answer::Answer,
+    body::Pieces,
+    errors::{Refusal, unknown_model},
+    head,
+    oip::{self, InferRequest},
+    route::Target,
+    rpc::shorter,
+    shared::Shared,
+};
+
+/// Runs the request whose body is `body`.
+pub(crate) async fn infer<C: Cluster>(
+    cluster: &C,
+    shared: &Shared,
+    head: &Parts,
+    target: &Target<'_>,
+    body: Bytes,
+    arrived: Instant,
+    asked: Option<Duration>,
+) -> Result<Answer, Refusal> {
+    let request = read(cluster, head, target, body)?;
+    let _room = shared.bodies.reserve(request.made)?;
+    let deadline = shared.deadline(arrived, shorter(asked, request.timeout));
+    let context = CallContext {
+        traceparent: head::traceparent(&head.headers),
+        priority: request.priority,
+        session: request.session,
+        ..CallContext::default()
+    };
+    let call = InferCall { params: request.params, payload: request.payload, deadline, context };
+    let reply = shared.infer(cluster, call).await.map_err(|(error, _)| Refusal::from_call(&error))?;
+    let (node, attempts) = (reply.report.node, reply.report.attempts);
+    let written = oip::write(reply, request.id.as_deref(), &request.wants)
+        .map_err(|fault| Refusal::from(fault).by_node(node, attempts))?;
+    let json_length = written.is_binary.then_some(written.json.len());
+    Ok(Answer {
+        status: StatusCode::OK,
+        content_type: if written.is_binary { "application/octet-stream" } else { "application/json" },
+        body: Pieces::new(written.json, written.binary),
+        node: Some(node),
+        attempts: Some(attempts),
+        json_length,
+    })
+}
+
+fn read<C: Cluster>(
+    cluster: &C,
+    head: &Parts,
+    target: &Target<'_>,
+    mut body: Bytes,
+) -> Result<InferRequest, Refusal> {
+    let json_length = head::json_length(&head.headers, body.len())?;
+    if json_length == Some(0) {
+        let models = cluster.models();
+        let model = oip::find(&models, &target.model, target.version.as_deref())?;
+        let mut request = oip::raw_request(model, &body)?;
+        // The version is left to the nodes unless the client named one: the list may be a moment old.
+        request.params.version = target.version.is_some().then_some(model.version);
+        return Ok(request);
+    }
+    // What cannot be a name names nothing that exists.
+    let unknown = || unknown_model(&target.model, target.version.as_deref());
+    let model: ModelName = target.model.parse().map_err(|_| unknown())?;
+    let version = target.version.as_ref().map(|version| version.parse::<ModelVersion>());
+    let version = version.transpose().map_err(|_| unknown())?;
+    let json = match json_length {
+        Some(length) => body.split_to(length),
+        None => std::mem::take(&mut body),
+    };
+    Ok(oip::parse(&json, body, model, version)?)
+}

@@ -1,0 +1,420 @@
+//! One client's connection below HTTP: what hyper does not watch.
+//!
+//! * every wait for the client ends: silence, a head that never ends, an idle connection, an answer left unread;
+//! * the raw head is kept until it is judged, because hyper drops `Content-Length` beside `Transfer-Encoding`;
+//! * what hyper refuses by itself gets the same JSON body as any other error;
+//! * a connection closed while its client still sends is closed slowly, so that the client can read why.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use http::StatusCode;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, Sleep},
+};
+
+use crate::{GatewayConfig, errors::Refusal, head::new_request_id};
+
+/// Longest head of a request, in bytes: four times what browsers send with many cookies.
+pub(crate) const HEAD_BYTES_MAX: usize = 32 << 10;
+
+/// Bytes read and thrown away after a refusal, so that its text arrives: one body of the default limit.
+const LINGER_BYTES_MAX: usize = 64 << 20;
+
+/// How long that may take.
+const LINGER_MAX: Duration = Duration::from_secs(5);
+
+/// How long a closing door waits for the first byte of a new connection: it may be on its way.
+const SILENT_AT_CLOSE: Duration = Duration::from_millis(200);
+
+/// How long each phase of a connection may last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    first_byte: Duration,
+    head: Duration,
+    keep_alive: Duration,
+    write: Duration,
+}
+
+impl From<&GatewayConfig> for Patience {
+    fn from(config: &GatewayConfig) -> Self {
+        Self {
+            first_byte: config.first_byte_max,
+            head: config.head_max,
+            keep_alive: config.keep_alive_max,
+            write: config.write_idle_max,
+        }
+    }
+}
+
+/// Where a connection stands between its requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing has come yet.
+    Silent,
+    /// A head is coming.
+    Head,
+    /// A request is being worked on; its body and deadline are watched there.
+    Busy,
+    /// Answered; the next request may come.
+    Idle,
+}
+
+struct State {
+    phase: Phase,
+    /// Counts phases, so that a wait knows whether it is still the same one.
+    turn: u64,
+    head: Vec<u8>,
+    linger: bool,
+}
+
+/// What the connection and its requests know of each other.
+#[derive(Clone)]
+pub(crate) struct Line(Arc<Mutex<State>>);
+
+impl Line {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(State { phase: Phase::Silent, turn: 0, head: Vec::new(), linger: false })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request's head is complete.
+    pub(crate) fn begin(&self) {
+        self.state().enter(Phase::Busy);
+    }
+
+    /// A request is answered. `linger` when its client may still be sending, and the connection will close.
+    pub(crate) fn end(&self, linger: bool) {
+        let mut state = self.state();
+        state.enter(Phase::Idle);
+        state.head.clear();
+        state.linger |= linger;
+    }
+
+    /// Ends when the door may give up a connection that has never said anything; never for any other.
+    pub(crate) async fn stays_silent(&self) {
+        tokio::time::sleep(SILENT_AT_CLOSE).await;
+        if self.state().phase != Phase::Silent {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Looks at the raw head of the present request: everything that came since the last answer, cut at 32 KiB.
+    /// Empty when the client sent the request before it had the last answer.
+    pub(crate) fn raw_head<T>(&self, look: impl FnOnce(&[u8]) -> T) -> T {
+        look(&self.state().head)
+    }
+}
+
+impl State {
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.turn += 1;
+    }
+
+    fn received(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() || self.phase == Phase::Busy {
+            return;
+        }
+        if self.phase != Phase::Head {
+            self.enter(Phase::Head);
+        }
+        let room = HEAD_BYTES_MAX.saturating_sub(self.head.len());
+        self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+}
+
+/// A timer that is only touched when somebody really waits.
+#[derive(Default)]
+struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// Whether `deadline` has passed. Wakes the task when it does.
+    fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> bool {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        // A timer set for later than needed is set anew; one set for earlier rings, and is set on then.
+        if deadline < sleep.deadline() {
+            sleep.as_mut().reset(deadline);
+        }
+        while sleep.as_mut().poll(cx).is_ready() {
+            if deadline <= Instant::now() {
+                return true;
+            }
+            sleep.as_mut().reset(deadline);
+        }
+        false
+    }
+}
+
+/// A client's socket under watch.
+pub(crate) struct WatchedStream {
+    stream: TcpStream,
+    line: Line,
+    patience: Patience,
+    read_alarm: Alarm,
+    /// The turn that is being waited in, and until when.
+    reading: Option<(u64, Instant)>,
+    write_alarm: Alarm,
+    writing_until: Option<Instant>,
+    /// Our own words in the place of hyper's.
+    words: Bytes,
+    closing: Option<Closing>,
+}
+
+/// A close that waits for the client to finish.
+struct Closing {
+    until: Instant,
+    bytes_left: usize,
+}
+
+impl WatchedStream {
+    pub(crate) fn new(stream: TcpStream, patience: Patience) -> Self {
+        Self {
+            stream,
+            line: Line::new(),
+            patience,
+            read_alarm: Alarm::default(),
+            reading: None,
+            write_alarm: Alarm::default(),
+            writing_until: None,
+            words: Bytes::new(),
+            closing: None,
+        }
+    }
+
+    pub(crate) fn line(&self) -> Line {
+        self.line.clone()
+    }
+
+    /// Nothing came: is that still allowed?
+    fn wait_to_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (phase, turn) = {
+            let state = self.line.state();
+            (state.phase, state.turn)
+        };
+        let allowed = match phase {
+            Phase::Silent => self.patience.first_byte,
+            Phase::Head => self.patience.head,
+            Phase::Idle => self.patience.keep_alive,
+            Phase::Busy => return Poll::Pending,
+        };
+        let until = match self.reading {
+            Some((known, until)) if known == turn => until,
+            _ => Instant::now() + allowed,
+        };
+        self.reading = Some((turn, until));
+        match self.read_alarm.poll(cx, until) {
+            true => {
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client sent nothing in time")))
+            }
+            false => Poll::Pending,
+        }
+    }
+
+    /// Watches a write: the client must take something in time.
+    fn watch_write<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.writing_until = None;
+            return outcome;
+        }
+        let until = *self.writing_until.get_or_insert_with(|| Instant::now() + self.patience.write);
+        match self.write_alarm.poll(cx, until) {
+            true => {
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client left its answer unread")))
+            }
+            false => Poll::Pending,
+        }
+    }
+
+    fn poll_words(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.words.has_remaining() {
+            let outcome = Pin::new(&mut self.stream).poll_write(cx, &self.words);
+            match ready!(self.watch_write(cx, outcome))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.words.advance(written),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Puts our own words in the place of a refusal that hyper wrote. Between a head's first byte and its request,
+    /// hyper writes nothing else.
+    fn replace(&mut self, written: &[u8]) -> bool {
+        let mut state = self.line.state();
+        if state.phase != Phase::Head {
+            return false;
+        }
+        let Some(words) = own_words(written) else { return false };
+        state.linger = true;
+        drop(state);
+        self.words = words;
+        true
+    }
+
+    /// Reads on until the client has finished or has had its chance.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let closing = self.closing.get_or_insert_with(|| Closing {
+            until: Instant::now() + LINGER_MAX,
+            bytes_left: LINGER_BYTES_MAX,
+        });
+        let mut waste = [0; 8 << 10];
+        loop {
+            let mut buffer = ReadBuf::new(&mut waste);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    let read = buffer.filled().len();
+                    if closing.bytes_left < read || closing.until <= Instant::now() {
+                        return Poll::Ready(());
+                    }
+                    closing.bytes_left -= read;
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => {
+                    return match self.read_alarm.poll(cx, closing.until) {
+                        true => Poll::Ready(()),
+                        false => Poll::Pending,
+                    };
+                }
+            }
+        }
+    }
+}
+
+impl AsyncRead for WatchedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
+            Poll::Ready(Ok(())) => {
+                self.line.state().received(&buffer.filled()[before..]);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => self.wait_to_read(cx),
+        }
+    }
+}
+
+impl AsyncWrite for WatchedStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_words(cx))?;
+        if self.replace(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.watch_write(cx, outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_words(cx))?;
+        let mut filled = slices.iter().filter(|slice| !slice.is_empty());
+        if let (Some(only), None) = (filled.next(), filled.next())
+            && self.replace(only)
+        {
+            return Poll::Ready(Ok(only.len()));
+        }
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.watch_write(cx, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_words(cx))?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_words(cx))?;
+        if self.closing.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        }
+        if self.line.state().linger {
+            ready!(self.poll_linger(cx));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The answer in the place of hyper's empty one; `None` when `written` is nothing of that kind.
+fn own_words(written: &[u8]) -> Option<Bytes> {
+    let status = written.strip_prefix(b"HTTP/1.1 4").or_else(|| written.strip_prefix(b"HTTP/1.0 4"))?;
+    if !written.ends_with(b"\r\n\r\n") {
+        return None;
+    }
+    let (status, text) = match status.get(..2)? {
+        b"31" => (
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "the head of the request is too large: at most 64 headers and 32 KiB are allowed",
+        ),
+        b"14" => (StatusCode::URI_TOO_LONG, "the path of the request is too long"),
+        b"00" => (
+            StatusCode::BAD_REQUEST,
+            "the head of the request is not valid HTTP/1.1: check its first line, its headers and its \
+             Content-Length",
+        ),
+        _ => return None,
+    };
+    Some(plain_response(&Refusal::new(status, "INVALID_REQUEST", text)))
+}
+
+/// A whole response that closes its connection, for when there is no HTTP machinery to write it.
+pub(crate) fn plain_response(refusal: &Refusal) -> Bytes {
+    let id = new_request_id();
+    let id = id.to_str().unwrap_or_default();
+    let body = String::from_utf8(refusal.body(id)).unwrap_or_default();
+    let status = refusal.status;
+    let reason = status.canonical_reason().unwrap_or_default();
+    let retry = refusal.retry_after_seconds().map(|s| format!("retry-after: {s}\r\n")).unwrap_or_default();
+    let text = format!(
+        "HTTP/1.1 {code} {reason}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n{retry}x-request-id: {id}\r\n\r\n{body}",
+        code = status.as_u16(),
+        length = body.len(),
+    );
+    Bytes::from(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_empty_refusal_is_given_other_words() {
+        let refused =
+            b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+        let words = own_words(refused).expect("a refusal");
+        let text = std::str::from_utf8(&words).expect("text");
+        assert!(text.starts_with("HTTP/1.1 431 ") && text.contains("\"error\":\"the head"), "{text}");
+        let length: usize = text
+            .split("content-length: ")
+            .nth(1)
+            .and_then(|rest| rest.split("\r\n").next())
+            .and_then(|length| length.parse().ok())
+            .expect("a length");
+        assert_eq!(text.split("\r\n\r\n").nth(1).map(str::len), Some(length));
+        assert!(own_words(b"HTTP/1.1 200 OK\r\n\r\n").is_none());
+        assert!(own_words(b"HTTP/1.1 400 Bad Request\r\n\r\n{}").is_none());
+        assert!(own_words(b"").is_none());
+    }
+}

@@ -1,0 +1,219 @@
+//! What the door counts, in the form that Prometheus reads.
+//!
+//! Every label has a bounded set of values: routes, statuses and results are closed sets, nodes are members, and a
+//! model is named only once the cluster has shown that it has it. Counting takes no lock but a shared one for a
+//! model's name.
+
+mod cluster;
+mod http;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use lineside_wire::{FaultCode, MembersResult, ModelInfo, ModelName};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, text},
+    metrics::{
+        MetricType,
+        counter::{ConstCounter, Counter},
+        gauge::Gauge,
+    },
+    registry::Registry,
+};
+
+/// The media type of [`Metrics::text`].
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Models that are counted under their own name; further ones count as [`OTHER`]. Far beyond a line's models.
+const MODELS_MAX: usize = 1_000;
+
+/// The name of models that the cluster does not have, or that are too many.
+const OTHER: &str = "unknown";
+
+/// The counters of one door, over all its shards.
+pub(crate) struct Metrics {
+    registry: Registry,
+    http: Arc<http::Requests>,
+    inferences: Arc<Inferences>,
+    pub(crate) in_flight: Gauge<i64, AtomicI64>,
+    pub(crate) connections: Gauge<i64, AtomicI64>,
+    attempts: Counter,
+    failovers: Counter,
+    pub(crate) rate_limited: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::default();
+        let http = Arc::<http::Requests>::default();
+        let inferences = Arc::<Inferences>::default();
+        let (in_flight, connections) = (Gauge::default(), Gauge::default());
+        let (attempts, failovers, rate_limited) =
+            (Counter::default(), Counter::default(), Counter::default());
+        let r = &mut registry;
+        r.register_collector(Box::new(Arc::clone(&http)));
+        r.register_collector(Box::new(Arc::clone(&inferences)));
+        r.register("lineside_http_in_flight", "Requests being worked on", in_flight.clone());
+        r.register("lineside_http_connections", "Open connections", connections.clone());
+        r.register("lineside_infer_attempts", "Tries that inferences took", attempts.clone());
+        let help = "Tries beyond the first that inferences took";
+        r.register("lineside_failovers", help, failovers.clone());
+        let help = "Requests and batch entries refused by the limit per client";
+        r.register("lineside_rate_limited", help, rate_limited.clone());
+        Self { registry, http, inferences, in_flight, connections, attempts, failovers, rate_limited }
+    }
+}
+
+impl Metrics {
+    /// Counts an answered request. `route` is one of [`Route::LABELS`](crate::route::Route::LABELS).
+    pub(crate) fn answered(&self, route: &'static str, code: u16, took: Duration) {
+        self.http.count(route, code, took);
+    }
+
+    /// Counts an inference: its fault, if it failed, and its tries. `model` is `None` when the cluster has not shown
+    /// that it has what was asked for.
+    pub(crate) fn inferred(&self, model: Option<&ModelName>, fault: Option<FaultCode>, attempts: u8) {
+        self.inferences.count(model, fault);
+        self.attempts.inc_by(u64::from(attempts));
+        if 1 < attempts {
+            self.failovers.inc_by(u64::from(attempts) - 1);
+        }
+    }
+
+    /// All of it as text, with the cluster as it is now.
+    pub(crate) fn text(&self, members: MembersResult, models: &[ModelInfo]) -> String {
+        let mut now = Registry::default();
+        now.register_collector(Box::new(cluster::Snapshot::new(members, models)));
+        let mut out = String::new();
+        let written = text::encode_registry(&mut out, &self.registry)
+            .and_then(|()| text::encode_registry(&mut out, &now))
+            .and_then(|()| text::encode_eof(&mut out));
+        written.expect("a string takes any text");
+        out
+    }
+}
+
+/// One counter for "ok" and one for each fault.
+#[derive(Debug)]
+struct Results([AtomicU64; FaultCode::ALL.len() + 1]);
+
+impl Default for Results {
+    fn default() -> Self {
+        Self([const { AtomicU64::new(0) }; FaultCode::ALL.len() + 1])
+    }
+}
+
+impl Results {
+    fn count(&self, fault: Option<FaultCode>) {
+        let at = fault.and_then(|fault| FaultCode::ALL.iter().position(|code| *code == fault));
+        self.0[at.map_or(0, |at| at + 1)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Each result's name with its count.
+    fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let names = std::iter::once("ok").chain(FaultCode::ALL.iter().map(|code| code.name()));
+        names.zip(self.0.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+}
+
+/// Inferences by model and result.
+#[derive(Debug, Default)]
+struct Inferences {
+    known: RwLock<HashMap<ModelName, Arc<Results>>>,
+    unknown: Results,
+}
+
+impl Inferences {
+    fn count(&self, model: Option<&ModelName>, fault: Option<FaultCode>) {
+        let Some(model) = model else { return self.unknown.count(fault) };
+        if let Some(results) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(model) {
+            return results.count(fault);
+        }
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        match known.len() < MODELS_MAX {
+            true => known.entry(model.clone()).or_default().count(fault),
+            false => self.unknown.count(fault),
+        }
+    }
+}
+
+impl Collector for Inferences {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let known: Vec<_> = {
+            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+            known.iter().map(|(name, results)| (name.clone(), Arc::clone(results))).collect()
+        };
+        let help = "Inferences asked of the cluster, by model and result (ok, or the fault's name)";
+        let mut family =
+            encoder.encode_descriptor("lineside_infer_requests", help, None, MetricType::Counter)?;
+        let mut write = |model: &str, results: &Results| {
+            results.each().filter(|(_, count)| 0 < *count).try_for_each(|(result, count)| {
+                let labels = [("model", model), ("result", result)];
+                ConstCounter::new(count).encode(family.encode_family(&labels)?)
+            })
+        };
+        write(OTHER, &self.unknown)?;
+        known.iter().try_for_each(|(name, results)| write(name.as_str(), results))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lineside_wire::{ClusterId, NodeId};
+
+    use super::*;
+
+    fn text(metrics: &Metrics) -> String {
+        let members = MembersResult {
+            cluster: ClusterId::from_bytes([1; 16]),
+            answered_by: NodeId::from_bytes([2; 16]),
+            members: Vec::new(),
+        };
+        metrics.text(members, &[])
+    }
+
+    #[test]
+    fn what_was_counted_can_be_read() {
+        let metrics = Metrics::default();
+        let add: ModelName = "add".parse().expect("a name");
+        metrics.answered("infer", 200, Duration::from_micros(700));
+        metrics.answered("infer", 200, Duration::from_secs(100));
+        metrics.answered("infer", 299, Duration::ZERO);
+        metrics.inferred(Some(&add), None, 3);
+        metrics.inferred(None, Some(FaultCode::ModelNotFound), 0);
+        let text = text(&metrics);
+        for line in [
+            "lineside_http_requests_total{route=\"infer\",code=\"200\"} 2",
+            "lineside_http_requests_total{route=\"infer\",code=\"other\"} 1",
+            "lineside_http_request_duration_seconds_bucket{le=\"0.001\",route=\"infer\"} 2",
+            "lineside_http_request_duration_seconds_bucket{le=\"+Inf\",route=\"infer\"} 3",
+            "lineside_infer_requests_total{model=\"add\",result=\"ok\"} 1",
+            "lineside_infer_requests_total{model=\"unknown\",result=\"MODEL_NOT_FOUND\"} 1",
+            "lineside_infer_attempts_total 3",
+            "lineside_failovers_total 2",
+            "lineside_members{state=\"suspect\"} 0",
+        ] {
+            assert!(text.lines().any(|there| there == line), "no {line} in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_flood_of_models_does_not_become_a_flood_of_labels() {
+        let metrics = Metrics::default();
+        for i in 0..2 * MODELS_MAX {
+            metrics.inferred(Some(&format!("m{i}").parse().expect("a name")), None, 1);
+        }
+        let lines =
+            text(&metrics).lines().filter(|line| line.starts_with("lineside_infer_requests_total")).count();
+        assert_eq!(lines, MODELS_MAX + 1);
+    }
+}

@@ -1,0 +1,126 @@
+//! What the server and its models say of themselves.
+
+use lineside_wire::{Fault, FaultCode, ModelInfo, ModelState, ModelVersion, TensorSpec};
+use serde::Serialize;
+
+use crate::errors::unknown_model;
+
+/// `GET /v2`.
+#[derive(Serialize)]
+pub(crate) struct ServerMetadata {
+    name: &'static str,
+    version: &'static str,
+    extensions: [&'static str; 1],
+}
+
+impl Default for ServerMetadata {
+    fn default() -> Self {
+        Self { name: "lineside", version: env!("CARGO_PKG_VERSION"), extensions: ["binary_tensor_data"] }
+    }
+}
+
+/// `GET /v2/models/{model}`.
+#[derive(Serialize)]
+pub(crate) struct ModelMetadata<'a> {
+    name: &'a str,
+    versions: Vec<ModelVersion>,
+    platform: &'static str,
+    inputs: &'a [TensorSpec],
+    outputs: &'a [TensorSpec],
+}
+
+impl<'a> ModelMetadata<'a> {
+    /// The metadata of `model`, with the versions that the cluster has of it.
+    ///
+    /// # Errors
+    /// No node has loaded it yet, so that nobody knows its inputs.
+    pub(crate) fn of(model: &'a ModelInfo, all: &[ModelInfo]) -> Result<Self, Fault> {
+        if model.state != ModelState::Ready && model.inputs.is_empty() && model.outputs.is_empty() {
+            return Err(not_ready(model));
+        }
+        let versions = all.iter().filter(|other| other.name == model.name).map(|other| other.version);
+        Ok(Self {
+            name: model.name.as_str(),
+            versions: versions.collect(),
+            platform: "onnx_onnxv1",
+            inputs: &model.inputs,
+            outputs: &model.outputs,
+        })
+    }
+}
+
+/// `GET /v2/models/{model}/ready` of one that is.
+#[derive(Serialize)]
+pub(crate) struct ModelReady<'a> {
+    name: &'a str,
+    ready: bool,
+}
+
+impl<'a> ModelReady<'a> {
+    /// # Errors
+    /// It is not; the text says why.
+    pub(crate) fn of(model: &'a ModelInfo) -> Result<Self, Fault> {
+        match model.state {
+            ModelState::Ready => Ok(Self { name: model.name.as_str(), ready: true }),
+            ModelState::Loading | ModelState::Unloading | ModelState::Unavailable => Err(not_ready(model)),
+        }
+    }
+}
+
+fn not_ready(model: &ModelInfo) -> Fault {
+    let reason = model.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let text =
+        format!("the model {} version {} is {}{reason}", model.name, model.version, model.state.as_str());
+    Fault::new(FaultCode::ModelUnavailable, text)
+}
+
+/// The version that a client means: the one it names, else the latest that is ready, else the latest.
+///
+/// # Errors
+/// The cluster does not have it.
+pub(crate) fn find<'a>(
+    models: &'a [ModelInfo],
+    name: &str,
+    version: Option<&str>,
+) -> Result<&'a ModelInfo, Fault> {
+    let mut named = models.iter().filter(|model| model.name.as_str() == name);
+    let found = match version {
+        Some(version) => {
+            let version: Option<ModelVersion> = version.parse().ok();
+            named.find(|model| Some(model.version) == version)
+        }
+        None => named.max_by_key(|model| (model.state == ModelState::Ready, model.version)),
+    };
+    found.ok_or_else(|| unknown_model(name, version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(version: u64, state: ModelState) -> ModelInfo {
+        ModelInfo {
+            name: "add".parse().expect("a name"),
+            version: ModelVersion(version),
+            state,
+            reason: None,
+            inputs: vec![],
+            outputs: vec![],
+            slots: 1,
+        }
+    }
+
+    #[test]
+    fn without_a_version_the_latest_that_serves_is_meant() {
+        let models =
+            [model(1, ModelState::Ready), model(2, ModelState::Ready), model(3, ModelState::Unavailable)];
+        let found = |version| find(&models, "add", version).map(|model| model.version.0);
+        assert_eq!(found(None), Ok(2));
+        assert_eq!(found(Some("3")), Ok(3));
+        for (name, version) in [("add", Some("9")), ("add", Some("01")), ("weld", None), ("../add", None)] {
+            let fault = find(&models, name, version).unwrap_err();
+            assert!(fault.message.starts_with("Request for unknown model"), "{}", fault.message);
+        }
+        assert_eq!(find(&models[2..], "add", None).map(|model| model.version.0), Ok(3));
+    }
+}

@@ -1,0 +1,161 @@
+//! What all shards of one door have together: limits and counters.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use lineside_client::{CallError, InferCall, InferReply};
+use lineside_wire::{Executed, Fault, FaultCode};
+use tokio::time::Instant;
+
+use crate::{Cluster, GatewayConfig, body::Room, errors::call_fault, limit::Limiter, metrics::Metrics};
+
+/// Time beyond a call's deadline in which the pool's own answer, which knows more, may still come.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// Limits and counters of one door: over all its shards, HTTP and QUIC together.
+pub struct Shared {
+    pub(crate) config: GatewayConfig,
+    pub(crate) limiter: Option<Limiter>,
+    pub(crate) metrics: Metrics,
+    pub(crate) bodies: Room,
+    in_flight: AtomicUsize,
+    connections: AtomicUsize,
+    leaving: AtomicBool,
+}
+
+impl Shared {
+    /// The limits that `config` sets, with every counter at zero.
+    #[must_use]
+    pub fn new(config: GatewayConfig) -> Arc<Self> {
+        Arc::new(Self {
+            limiter: config.rate.map(|rate| Limiter::new(rate, config.burst)),
+            metrics: Metrics::default(),
+            bodies: Room::new(config.bodies_bytes_max),
+            in_flight: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            leaving: AtomicBool::new(false),
+            config,
+        })
+    }
+
+    /// From now on this door says that it is not ready, and refuses inferences over QUIC, whose clients then go
+    /// elsewhere. HTTP is answered as long as there is a server. The server does this itself at its shutdown.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Whether the door takes new work.
+    pub(crate) fn ready<C: Cluster>(&self, cluster: &C) -> Result<(), String> {
+        match self.is_leaving() {
+            true => Err("this gateway is leaving".to_owned()),
+            false => cluster.ready(),
+        }
+    }
+
+    /// A place for one request, or "busy" at once.
+    pub(crate) fn enter(&self) -> Result<Place<'_>, Fault> {
+        if !take(&self.in_flight, self.config.in_flight_max) {
+            return Err(self.full());
+        }
+        self.metrics.in_flight.inc();
+        Ok(Place(self))
+    }
+
+    /// Says "busy" to a request whose body would be read in vain. It takes no place yet: a slow body holds up nobody.
+    pub(crate) fn has_room(&self) -> Result<(), Fault> {
+        match self.in_flight.load(Ordering::Relaxed) < self.config.in_flight_max {
+            true => Ok(()),
+            false => Err(self.full()),
+        }
+    }
+
+    fn full(&self) -> Fault {
+        let max = self.config.in_flight_max;
+        let text = format!(
+            "the gateway works on {max} requests, as many as it may (in_flight_max); try again shortly"
+        );
+        Fault::new(FaultCode::Busy, text).retry_after_ms(1_000)
+    }
+
+    /// A place for one connection.
+    pub(crate) fn connect(self: &Arc<Self>) -> Option<Connection> {
+        take(&self.connections, self.config.connections_max).then(|| {
+            self.metrics.connections.inc();
+            Connection(Arc::clone(self))
+        })
+    }
+
+    /// Asks the cluster, and counts what became of it.
+    pub(crate) async fn infer<C: Cluster>(
+        &self,
+        cluster: &C,
+        call: InferCall,
+    ) -> Result<InferReply, (CallError, Fault)> {
+        let model = call.params.model.clone();
+        let deadline = call.deadline;
+        // The pool keeps the deadline; this only makes sure that no defect there can hold a client for ever.
+        let answer = tokio::time::timeout_at(deadline + GRACE, cluster.infer(call)).await;
+        let answer = answer.unwrap_or(Err(CallError::Late { attempts: 0, executed: Executed::Maybe }));
+        match answer {
+            Ok(reply) => {
+                self.metrics.inferred(Some(&model), None, reply.report.attempts);
+                Ok(reply)
+            }
+            Err(error) => {
+                let fault = call_fault(&error);
+                self.metrics.inferred(is_known(&error).then_some(&model), Some(fault.code), error.attempts());
+                tracing::debug!(%model, code = fault.code.name(), %error, "an inference failed");
+                Err((error, fault))
+            }
+        }
+    }
+
+    /// When a request must be answered that came at `arrived` and names `timeout`.
+    pub(crate) fn deadline(&self, arrived: Instant, timeout: Option<Duration>) -> Instant {
+        arrived + timeout.unwrap_or(self.config.deadline_default).min(self.config.deadline_max)
+    }
+}
+
+/// Whether a failure shows that the cluster has the model. A name that it does not have never becomes a label.
+fn is_known(error: &CallError) -> bool {
+    match error {
+        CallError::UnknownModel { .. } | CallError::UnknownVersion { .. } => false,
+        CallError::NoNode { .. } | CallError::AllBusy { .. } | CallError::Lost { .. } => true,
+        CallError::Late { attempts, .. } => 0 < *attempts,
+        CallError::Refused { fault, .. } => fault.code != FaultCode::ModelNotFound,
+    }
+}
+
+fn take(taken: &AtomicUsize, max: usize) -> bool {
+    let add = |count: usize| (count < max).then_some(count + 1);
+    taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+}
+
+/// One request's place, free again when dropped.
+pub(crate) struct Place<'a>(&'a Shared);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.metrics.in_flight.dec();
+    }
+}
+
+/// One connection's place, free again when dropped.
+pub(crate) struct Connection(Arc<Shared>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.metrics.connections.dec();
+    }
+}

@@ -1,0 +1,164 @@
+//! How much one client, and all of them, may ask.
+
+use std::{num::NonZeroU32, sync::atomic::Ordering};
+
+use lineside_gateway::GatewayConfig;
+use serde_json::json;
+
+use crate::gate::{Gate, config, eventually};
+
+const ECHO: &str = "/v2/models/echo/infer";
+const SLOW: &str = "/v2/models/slow/infer";
+const REQUEST: &str = r#"{"inputs":[]}"#;
+
+/// One request in 60 seconds cannot come back within a test, so what is used up stays used up.
+fn limited(burst: u32) -> GatewayConfig {
+    GatewayConfig { rate: NonZeroU32::new(1), burst: NonZeroU32::new(burst), ..config() }
+}
+
+#[tokio::test]
+async fn who_asks_too_much_waits_and_a_second_client_is_unaffected() {
+    let gate = Gate::with(limited(1_000));
+    let mut greedy = gate.caller().await;
+    let (mut held_back, mut served) = (0, 0);
+    while held_back < 5 {
+        let reply = greedy.post_with(ECHO, &[("X-Api-Key", "greedy")], REQUEST).await;
+        match reply.status {
+            200 => served += 1,
+            _ => {
+                assert!(reply.error(429).contains("\"client\" allows 1 a second and 1000 at once"));
+                let seconds: u64 = reply.header("retry-after").unwrap().parse().unwrap();
+                assert!((1..=2).contains(&seconds), "{seconds}");
+                assert_eq!(reply.header("cache-control"), Some("no-store"));
+                assert_eq!(reply.header("ratelimit"), Some("\"client\";r=0;t=1"));
+                held_back += 1;
+            }
+        }
+        assert!(reply.header("ratelimit-policy").unwrap().starts_with("\"client\";q=1000;w="));
+    }
+    assert!(1_000 <= served, "{served}");
+    // The same connection went on all the time, and other clients do not notice.
+    for key in ["modest", "shy"] {
+        let reply = greedy.post_with(ECHO, &[("X-Api-Key", key)], REQUEST).await;
+        assert_eq!(
+            (reply.status, reply.header("ratelimit").map(|left| left.contains("r=999"))),
+            (200, Some(true))
+        );
+    }
+    assert_eq!(gate.caller().await.post(ECHO, REQUEST).await.status, 200, "by address");
+    // Health and metrics are never held back.
+    for path in ["/livez", "/readyz", "/health", "/metrics", "/v2/health/ready"] {
+        assert_eq!(greedy.get(path).await.status, 200);
+    }
+    assert!(5.0 <= gate.metric("lineside_rate_limited_total").await);
+}
+
+#[tokio::test]
+async fn each_entry_of_a_batch_is_charged() {
+    let gate = Gate::with(limited(3));
+    let call = |id: usize| json!({"jsonrpc": "2.0", "method": "health", "id": id});
+    let batch: Vec<_> = (0..10).map(call).collect();
+    let mut caller = gate.caller().await;
+    let reply = caller.post("/rpc", json!(batch).to_string()).await.json();
+    let answers = reply.as_array().unwrap();
+    let (served, refused): (Vec<_>, Vec<_>) =
+        answers.iter().partition(|answer| answer.get("result").is_some());
+    // A slow machine may earn a further one meanwhile.
+    assert!((3..=5).contains(&served.len()), "{reply}");
+    assert!(refused.iter().all(|answer| answer["error"]["data"]["name"] == "RATE_LIMITED"));
+    assert!(refused.iter().all(|answer| 0 < answer["error"]["data"]["retry_after_ms"].as_u64().unwrap()));
+}
+
+#[tokio::test]
+async fn a_full_door_says_busy_at_once_and_has_room_again_when_a_request_ends() {
+    let gate = Gate::with(GatewayConfig { in_flight_max: 2, ..config() });
+    let (mut first, mut second) = (gate.caller().await, gate.caller().await);
+    first.send(SLOW, &[], REQUEST).await;
+    second.send(SLOW, &[], REQUEST).await;
+    eventually("both wait", async || gate.line.waiting.load(Ordering::SeqCst) == 2).await;
+
+    let mut third = gate.caller().await;
+    let reply = third.post(ECHO, REQUEST).await;
+    assert!(reply.error(503).contains("in_flight_max"));
+    assert_eq!((reply.header("retry-after"), reply.json()["code"].as_str()), (Some("1"), Some("BUSY")));
+    assert_eq!(third.get("/livez").await.status, 200);
+    assert!((gate.metric("lineside_http_in_flight").await - 2.0).abs() < 0.5);
+
+    gate.line.go.add_permits(2);
+    assert_eq!((first.reply().await.status, second.reply().await.status), (200, 200));
+    assert_eq!(third.post(ECHO, REQUEST).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_batch_has_no_more_places_than_anybody_else() {
+    let gate = Gate::with(GatewayConfig { in_flight_max: 2, ..config() });
+    let call = |id: usize| {
+        let params = json!({"model": "slow", "inputs": []});
+        json!({"jsonrpc": "2.0", "method": "infer", "params": params, "id": id})
+    };
+    let batch: Vec<_> = (0..5).map(call).collect();
+    let mut caller = gate.caller().await;
+    caller.send("/rpc", &[], json!(batch).to_string()).await;
+    eventually("two of them wait", async || gate.line.waiting.load(Ordering::SeqCst) == 2).await;
+    gate.line.go.add_permits(2);
+    let answers = caller.reply().await.json();
+    let busy =
+        answers.as_array().unwrap().iter().filter(|answer| answer["error"]["data"]["name"] == "BUSY").count();
+    assert_eq!(busy, 3, "{answers}");
+}
+
+#[tokio::test]
+async fn bodies_have_a_bound_together_and_connections_too() {
+    let gate = Gate::with(GatewayConfig {
+        body_bytes_max: 1 << 20,
+        bodies_bytes_max: 3 << 19,
+        connections_max: 3,
+        ..config()
+    });
+    let large = format!(r#"{{"inputs":[],"id":"{}"}}"#, "x".repeat(1_000_000));
+    let mut first = gate.caller().await;
+    first.send(SLOW, &[], &large).await;
+    eventually("its body is held", async || gate.line.waiting.load(Ordering::SeqCst) == 1).await;
+    let mut second = gate.caller().await;
+    assert!(second.post(ECHO, &large).await.error(503).contains("as many bytes"));
+    // That answer closes its connection, because the rest of its body was left unread.
+    second.closed().await;
+    drop(second);
+    eventually("its place is free", async || gate.caller().await.get("/livez").await.status == 200).await;
+    let (mut third, mut fourth) = (gate.caller().await, gate.caller().await);
+    eventually("both have a place", async || {
+        for caller in [&mut third, &mut fourth] {
+            if caller.get("/livez").await.status != 200 {
+                *caller = gate.caller().await;
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+    let mut fifth = gate.caller().await;
+    let reply = fifth.reply().await;
+    assert!(reply.error(503).contains("connections_max"));
+    assert_eq!(reply.header("retry-after"), Some("1"));
+    gate.line.go.add_permits(1);
+    assert_eq!(first.reply().await.status, 200);
+    drop(third);
+    eventually("there is a place again", async || {
+        let mut caller = gate.caller().await;
+        caller.get("/livez").await.status == 200
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tensors_made_out_of_json_count_like_bodies() {
+    let gate = Gate::with(GatewayConfig { body_bytes_max: 1 << 20, bodies_bytes_max: 1 << 20, ..config() });
+    // 200,000 numbers are 400 KB of text and 1.6 MB of FP64.
+    let data = vec!["1"; 200_000].join(",");
+    let ask = |datatype: &str| {
+        format!(r#"{{"inputs":[{{"name":"x","shape":[200000],"datatype":"{datatype}","data":[{data}]}}]}}"#)
+    };
+    let mut caller = gate.caller().await;
+    assert!(caller.post(ECHO, ask("FP64")).await.error(503).contains("as many bytes"));
+    assert_eq!(caller.post(ECHO, ask("UINT8")).await.status, 200);
+}

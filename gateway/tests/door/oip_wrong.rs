@@ -1,0 +1,152 @@
+//! Wrong requests: each is told what is wrong, and the door goes on.
+
+use std::time::Duration;
+
+use lineside_gateway::GatewayConfig;
+use serde_json::json;
+
+use crate::gate::{Gate, config};
+
+const INFER: &str = "/v2/models/add/infer";
+
+#[tokio::test]
+async fn an_unknown_model_is_told_in_the_words_that_clients_look_for() {
+    let gate = Gate::open();
+    let mut caller = gate.caller().await;
+    let request = r#"{"inputs":[]}"#;
+    for path in [
+        "/v2/models/paint/infer",
+        "/v2/models/add/versions/9/infer",
+        "/v2/models/add/versions/latest/infer",
+        "/v2/models/..%2f..%2fetc/infer",
+        "/v2/models/%ff/infer",
+    ] {
+        let reply = caller.post(path, request).await;
+        assert!(reply.error(404).starts_with("Request for unknown model"), "{path}: {}", reply.text());
+        assert_eq!(reply.json()["code"], "MODEL_NOT_FOUND");
+    }
+    for path in [
+        "/v2/models/paint",
+        "/v2/models/paint/ready",
+        "/v2/models/add/versions/9",
+        "/v2/models/add/versions/01/ready",
+    ] {
+        assert!(caller.get(path).await.error(404).starts_with("Request for unknown model"), "{path}");
+    }
+    let text = caller.get("/metrics").await.text();
+    assert!(!text.contains("paint"), "an unknown name became a label");
+}
+
+#[tokio::test]
+async fn each_wrong_input_is_named_with_what_it_should_be() {
+    let gate = Gate::open();
+    let mut caller = gate.caller().await;
+    let input = |rest: &str| format!(r#"{{"inputs":[{{"name":"a",{rest}}}]}}"#);
+    let wrong = [
+        (String::new(), "EOF"),
+        ("{\"inputs\":".to_owned(), "EOF"),
+        ("[1,2]".to_owned(), "no inference request"),
+        ("{\"inputs\":[]}}".to_owned(), "trailing"),
+        ("[".repeat(100_000), "no inference request"),
+        (input(r#""shape":[2],"datatype":"FP32","data":[1]"#), "needs 2 elements, but data has 1"),
+        (input(r#""shape":[1],"datatype":"FP32","data":[1,2]"#), "data has more"),
+        (input(r#""shape":[1],"datatype":"FLOAT32","data":[1]"#), "unknown datatype"),
+        (input(r#""shape":[-1],"datatype":"FP32","data":[1]"#), "negative dimension"),
+        (
+            input(r#""shape":[4294967296,4294967296],"datatype":"INT8","data":[1]"#),
+            "more elements than can be counted",
+        ),
+        (input(r#""shape":[0,9223372036854775807,3],"datatype":"INT8","data":[]"#), "more elements"),
+        (input(r#""shape":[1],"datatype":"FP32","data":[NaN]"#), "expected value"),
+        (input(r#""shape":[1],"datatype":"FP32","data":[null]"#), "element 0 is null"),
+        (input(r#""shape":[1],"datatype":"INT8","data":[128]"#), "from -128 to 127"),
+        (input(r#""shape":[1],"datatype":"FP16","data":[1]"#), "binary"),
+        (input(r#""shape":[1],"datatype":"FP32","data":["1"]"#), "element 0 is \"1\""),
+    ];
+    for (body, expected) in wrong {
+        let words = caller.post(INFER, &body).await.error(400);
+        assert!(words.contains(expected), "{}: {words}", &body[..body.len().min(120)]);
+    }
+    assert!(gate.line.calls.lock().unwrap().is_empty(), "a wrong request reached the cluster");
+}
+
+#[tokio::test]
+async fn binary_sizes_must_add_up() {
+    let gate = Gate::open();
+    let mut caller = gate.caller().await;
+    let request = |shape: i64, size: i64| json!({"inputs": [{"name": "a", "shape": [shape], "datatype": "FP32", "parameters": {"binary_data_size": size}}]});
+    for (shape, size, sent, expected) in [
+        (2, 8, 4_usize, "4 bytes are left"),
+        (2, 8, 12, "4 bytes follow"),
+        (2, 4, 4, "needs 8 bytes"),
+        (1, -4, 4, "invalid value"),
+        (1, i64::MAX, 4, "4 bytes are left"),
+    ] {
+        let words = caller.post_binary(INFER, &request(shape, size), &[&vec![0; sent]]).await.error(400);
+        assert!(words.contains(expected), "{shape} {size} {sent}: {words}");
+    }
+    for (length, expected) in [("9999", "but the body has"), ("-1", "whole number"), ("1e1", "whole number")]
+    {
+        let headers = [("Inference-Header-Content-Length", length)];
+        let words = caller.post_with(INFER, &headers, "{\"inputs\":[]}").await.error(400);
+        assert!(words.contains(expected), "{length}: {words}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused_and_its_sender_can_read_why() {
+    let gate = Gate::with(GatewayConfig { body_bytes_max: 1 << 20, ..config() });
+    // 5 MB that nobody will read are on their way when the answer comes.
+    let mut caller = gate.caller().await;
+    let reply = caller.post(INFER, vec![b' '; 5 << 20]).await;
+    assert!(reply.error(413).contains("1048576 bytes"));
+    assert_eq!(
+        (reply.json()["code"].as_str(), reply.header("connection")),
+        (Some("LIMIT_EXCEEDED"), Some("close"))
+    );
+    // Without a length before it, the limit shows only on the way.
+    let mut caller = gate.caller().await;
+    caller.write(format!("POST {INFER} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")).await;
+    for _ in 0..20 {
+        caller.write([b"10000\r\n".as_slice(), &[b' '; 0x10000], b"\r\n"].concat()).await;
+    }
+    caller.reply().await.error(413);
+    // Shapes cannot ask for more memory than a body may bring.
+    let huge = r#"{"inputs":[{"name":"a","shape":[100000000],"datatype":"FP64","data":[1]}]}"#;
+    gate.caller().await.post(INFER, huge).await.error(413);
+}
+
+#[tokio::test]
+async fn a_path_or_method_that_is_not_there_is_told_what_is() {
+    let gate = Gate::open();
+    let mut caller = gate.caller().await;
+    assert!(caller.get("/v3").await.error(404).contains("GET /v2"));
+    let reply = caller.get(INFER).await;
+    reply.error(405);
+    assert_eq!(reply.header("allow"), Some("POST"));
+    let reply = caller.post("/v2", "{}").await;
+    reply.error(405);
+    assert_eq!(reply.header("allow"), Some("GET, HEAD"));
+    let compressed = caller.post_with(INFER, &[("Content-Encoding", "gzip")], "\x1f\x08").await;
+    assert!(compressed.error(415).contains("without Content-Encoding"));
+    for wrong in ["0", "60001", "soon"] {
+        let reply = caller.post_with(INFER, &[("X-Request-Timeout-Ms", wrong)], "{}").await;
+        assert!(reply.error(400).contains("1 to 60000"));
+    }
+    // All of it over one connection.
+    assert_eq!(caller.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_has_no_more_time_than_the_door_gives() {
+    let most = Duration::from_secs(5);
+    let gate = Gate::with(GatewayConfig { deadline_default: most / 5, deadline_max: most, ..config() });
+    let mut caller = gate.caller().await;
+    let reply = caller.post_with(INFER, &[("X-Request-Timeout-Ms", "5001")], "{}").await;
+    assert!(reply.error(400).contains("from 1 to 5000"));
+    let patient = r#"{"inputs":[],"parameters":{"timeout":3600000000}}"#;
+    let before = tokio::time::Instant::now();
+    caller.post(INFER, patient).await.error(400);
+    let deadline = gate.line.last_call().0.deadline;
+    assert!(before + most / 5 < deadline && deadline <= tokio::time::Instant::now() + most);
+}
