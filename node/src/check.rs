@@ -1,0 +1,223 @@
+//! Whether a request fits its model, before it takes a place in the queue.
+
+use std::fmt::Write as _;
+
+use lineside_wire::{Datatype, Fault, FaultCode, ModelName, Tensor, TensorSpec, bytes_elements};
+
+use crate::engine::{Signature, clipped};
+
+/// Longest list of a model's tensors in a message, in characters.
+const LIST_CHARS_MAX: usize = 600;
+
+/// Longest name in a message that a caller chose, in characters.
+const NAME_CHARS_MAX: usize = 64;
+
+/// A request that fits: its tensors in the model's order, and the indices of the outputs that are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fitting {
+    pub(crate) inputs: Vec<Tensor>,
+    pub(crate) wanted: Vec<usize>,
+}
+
+/// Checks a request against its model's signature.
+///
+/// # Errors
+/// `InvalidParams`, in the words of both sides.
+pub(crate) fn check(
+    model: &ModelName,
+    signature: &Signature,
+    mut given: Vec<Tensor>,
+    outputs: &[String],
+) -> Result<Fitting, Fault> {
+    let unknown = given.iter().find(|tensor| !signature.inputs.iter().any(|spec| spec.name == tensor.name));
+    if let Some(tensor) = unknown {
+        let takes = list(&signature.inputs);
+        return Err(invalid(format!(
+            "{model} has no input {:?}: it takes {takes}",
+            clipped(&tensor.name, NAME_CHARS_MAX)
+        )));
+    }
+    let mut inputs = Vec::with_capacity(signature.inputs.len());
+    for spec in &signature.inputs {
+        let Some(at) = given.iter().position(|tensor| tensor.name == spec.name) else {
+            let takes = list(&signature.inputs);
+            return Err(invalid(format!(
+                "the input {:?} of {model} is missing: it takes {takes}",
+                spec.name
+            )));
+        };
+        let tensor = given.swap_remove(at);
+        fits(model, spec, &tensor)?;
+        inputs.push(tensor);
+    }
+    Ok(Fitting { inputs, wanted: wanted(model, signature, outputs)? })
+}
+
+fn fits(model: &ModelName, spec: &TensorSpec, tensor: &Tensor) -> Result<(), Fault> {
+    let name = &spec.name;
+    if spec.datatype != tensor.datatype {
+        let (takes, sent) = (spec.datatype, tensor.datatype);
+        return Err(invalid(format!("the input {name:?} of {model} is {takes}, but {sent} was sent")));
+    }
+    let dims = tensor.shape.dims();
+    // The file says nothing about a shape both for a scalar and for an input of any rank: then the engine decides.
+    let same = spec.shape.is_empty()
+        || spec.shape.len() == dims.len()
+            && spec
+                .shape
+                .iter()
+                .zip(dims)
+                .all(|(takes, sent)| u64::try_from(*takes).is_ok_and(|d| d == *sent) || *takes < 0);
+    if !same {
+        let takes = &spec.shape;
+        return Err(invalid(format!(
+            "the input {name:?} of {model} has the shape {takes:?} (-1 varies), but {dims:?} was sent"
+        )));
+    }
+    match spec.datatype {
+        Datatype::Bytes => texts(model, name, tensor),
+        _ => Ok(()),
+    }
+}
+
+/// ONNX's texts are UTF-8, and its C interface ends them at a zero byte.
+fn texts(model: &ModelName, name: &str, tensor: &Tensor) -> Result<(), Fault> {
+    let elements = bytes_elements(&tensor.bytes, tensor.shape.elements());
+    let elements = elements.map_err(|error| invalid(error.to_string()))?;
+    let broken = |element: &&[u8]| element.contains(&0) || std::str::from_utf8(element).is_err();
+    match elements.iter().position(broken) {
+        None => Ok(()),
+        Some(at) => Err(invalid(format!(
+            "element {at} of the input {name:?} of {model} is no text: ONNX takes UTF-8 without zero bytes"
+        ))),
+    }
+}
+
+fn wanted(model: &ModelName, signature: &Signature, outputs: &[String]) -> Result<Vec<usize>, Fault> {
+    if outputs.is_empty() {
+        return Ok((0..signature.outputs.len()).collect());
+    }
+    let mut wanted = Vec::with_capacity(signature.outputs.len());
+    for name in outputs {
+        let Some(at) = signature.outputs.iter().position(|spec| spec.name == *name) else {
+            let gives = list(&signature.outputs);
+            return Err(invalid(format!(
+                "{model} has no output {:?}: it gives {gives}",
+                clipped(name, NAME_CHARS_MAX)
+            )));
+        };
+        if wanted.contains(&at) {
+            return Err(invalid(format!("the output {name:?} is asked for twice")));
+        }
+        wanted.push(at);
+    }
+    Ok(wanted)
+}
+
+fn invalid(text: String) -> Fault {
+    Fault::new(FaultCode::InvalidParams, text)
+}
+
+/// The tensors as a person reads them: `a FP32 [-1], b FP32 [-1]`.
+fn list(specs: &[TensorSpec]) -> String {
+    let mut text = String::new();
+    for (i, spec) in specs.iter().enumerate() {
+        if LIST_CHARS_MAX < text.len() {
+            let _infallible = write!(text, " and {} more", specs.len() - i);
+            break;
+        }
+        let comma = if i == 0 { "" } else { ", " };
+        let _infallible =
+            write!(text, "{comma}{} {} {:?}", clipped(&spec.name, NAME_CHARS_MAX), spec.datatype, spec.shape);
+    }
+    if text.is_empty() { "none".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use lineside_wire::bytes_tensor;
+
+    use super::*;
+
+    fn spec(name: &str, datatype: Datatype, shape: &[i64]) -> TensorSpec {
+        TensorSpec { name: name.to_owned(), datatype, shape: shape.to_vec() }
+    }
+
+    fn camera() -> Signature {
+        Signature {
+            inputs: vec![
+                spec("image", Datatype::Fp32, &[-1, 2, 2]),
+                spec("lot", Datatype::Bytes, &[1]),
+                spec("gain", Datatype::Int8, &[]),
+            ],
+            outputs: vec![spec("class", Datatype::Int64, &[-1]), spec("score", Datatype::Fp32, &[-1])],
+        }
+    }
+
+    fn sent(name: &str, datatype: Datatype, dims: &[u64]) -> Tensor {
+        let bytes = match datatype.width() {
+            Some(width) => vec![0; width * usize::try_from(dims.iter().product::<u64>()).unwrap()],
+            None => bytes_tensor([&b"L-4711"[..]]).unwrap(),
+        };
+        Tensor::new(name, datatype, dims.to_vec(), bytes.into()).unwrap()
+    }
+
+    fn request() -> Vec<Tensor> {
+        vec![
+            sent("gain", Datatype::Int8, &[]),
+            sent("lot", Datatype::Bytes, &[1]),
+            sent("image", Datatype::Fp32, &[3, 2, 2]),
+        ]
+    }
+
+    fn checked(inputs: Vec<Tensor>, outputs: &[&str]) -> Result<Fitting, String> {
+        let outputs: Vec<_> = outputs.iter().map(ToString::to_string).collect();
+        check(&"camera".parse().unwrap(), &camera(), inputs, &outputs).map_err(|fault| {
+            assert_eq!(fault.code, FaultCode::InvalidParams);
+            fault.message
+        })
+    }
+
+    #[test]
+    fn a_fitting_request_is_put_into_the_models_order() {
+        let fitting = checked(request(), &[]).unwrap();
+        let names: Vec<_> = fitting.inputs.iter().map(|input| input.name.as_str()).collect();
+        assert_eq!((names, fitting.wanted), (vec!["image", "lot", "gain"], vec![0, 1]));
+        assert_eq!(checked(request(), &["score"]).unwrap().wanted, [1]);
+    }
+
+    #[test]
+    fn every_misfit_is_told_in_the_words_of_both_sides() {
+        let with = |change: &dyn Fn(&mut Vec<Tensor>)| {
+            let mut inputs = request();
+            change(&mut inputs);
+            checked(inputs, &[]).unwrap_err()
+        };
+        let unknown = with(&|inputs| inputs.push(sent("depth", Datatype::Fp32, &[1])));
+        assert!(
+            unknown.contains("no input \"depth\"") && unknown.contains("image FP32 [-1, 2, 2]"),
+            "{unknown}"
+        );
+        let missing = with(&|inputs| drop(inputs.pop()));
+        assert!(missing.contains("\"image\" of camera is missing"), "{missing}");
+        let datatype = with(&|inputs| inputs[2] = sent("image", Datatype::Fp64, &[3, 2, 2]));
+        assert!(datatype.contains("is FP32, but FP64"), "{datatype}");
+        let rank = with(&|inputs| inputs[2] = sent("image", Datatype::Fp32, &[2, 2]));
+        assert!(rank.contains("[-1, 2, 2]") && rank.contains("[2, 2] was sent"), "{rank}");
+        let dim = with(&|inputs| inputs[2] = sent("image", Datatype::Fp32, &[3, 2, 3]));
+        assert!(dim.contains("[3, 2, 3]"), "{dim}");
+        for text in [&[0xff_u8, 0xfe][..], b"a\0b"] {
+            let bytes = Bytes::from(bytes_tensor([text]).unwrap());
+            let lot = Tensor::new("lot", Datatype::Bytes, vec![1], bytes).unwrap();
+            let refused = with(&|inputs| inputs[1] = lot.clone());
+            assert!(refused.contains("UTF-8"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn outputs_are_asked_for_by_name_and_once() {
+        assert!(checked(request(), &["label"]).unwrap_err().contains("it gives class INT64 [-1]"));
+        assert!(checked(request(), &["score", "score"]).unwrap_err().contains("twice"));
+    }
+}

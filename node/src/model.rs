@@ -1,0 +1,104 @@
+//! One loaded version of a model: its signature, its line of waiting calls, and a thread per session.
+
+use std::{convert::Infallible, io, sync::Arc, thread, time::Duration};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use lineside_wire::NodeId;
+
+use crate::{
+    engine::{OpenError, Session, Signature},
+    queue::Lane,
+    repository::VersionId,
+    worker::{Job, Worker},
+};
+
+/// A version that serves. When it is dropped, its workers finish what waits and end.
+pub(crate) struct Model {
+    pub(crate) id: VersionId,
+    /// Tells two loads of one version apart.
+    pub(crate) serial: u64,
+    pub(crate) signature: Arc<Signature>,
+    pub(crate) lane: Arc<Lane>,
+    jobs: Sender<Job>,
+    ended: Ended,
+}
+
+/// Held by a thread while it lives; never sent on.
+pub(crate) type Alive = Sender<Infallible>;
+
+/// Tells when every thread that held an [`Alive`] has ended.
+#[derive(Clone)]
+pub(crate) struct Ended(Receiver<Infallible>);
+
+impl Ended {
+    /// What the threads hold, and what tells of their end.
+    pub(crate) fn pair() -> (Alive, Self) {
+        let (alive, ended) = bounded(0);
+        (alive, Self(ended))
+    }
+
+    /// Whether they have ended within this time.
+    pub(crate) fn within(&self, time: Duration) -> bool {
+        matches!(self.0.recv_timeout(time), Err(RecvTimeoutError::Disconnected))
+    }
+}
+
+/// What the workers of a version need of the node.
+pub(crate) struct Around {
+    pub(crate) node: NodeId,
+    /// Tells two loads of one version apart.
+    pub(crate) serial: u64,
+    /// Waiting calls of the whole node: no version can have more.
+    pub(crate) queue_max: usize,
+    /// Held by every worker: the node's end waits for them.
+    pub(crate) alive: Alive,
+    /// Opens the model again after a panic.
+    pub(crate) reopen: Arc<Reopen>,
+    /// Told, with the reason, when a session is lost for good.
+    pub(crate) lost: Arc<Lost>,
+}
+
+pub(crate) type Reopen = dyn Fn() -> Result<Box<dyn Session>, OpenError> + Send + Sync;
+pub(crate) type Lost = dyn Fn(&str) + Send + Sync;
+
+impl Model {
+    /// Starts a thread for each session.
+    ///
+    /// # Errors
+    /// The system gives no more threads; those that were started end again.
+    pub(crate) fn start(id: VersionId, sessions: Vec<Box<dyn Session>>, around: &Around) -> io::Result<Self> {
+        let signature = sessions.first().map(|session| session.signature().clone()).unwrap_or_default();
+        // Room for all who can have a place: who waits, and who was given an idle session a moment ago.
+        let (jobs, waiting) = bounded(around.queue_max + sessions.len());
+        let (alive, ended) = Ended::pair();
+        let lane = Arc::new(Lane::new(sessions.len()));
+        for (number, session) in sessions.into_iter().enumerate() {
+            let worker = Worker {
+                id: id.clone(),
+                node: around.node,
+                session,
+                jobs: waiting.clone(),
+                reopen: Arc::clone(&around.reopen),
+                lost: Arc::clone(&around.lost),
+                _alive: (alive.clone(), around.alive.clone()),
+            };
+            thread::Builder::new()
+                .name(format!("lineside-{}-{number}", id.name))
+                .spawn(move || worker.run())?;
+        }
+        let (serial, signature) = (around.serial, Arc::new(signature));
+        Ok(Self { id, serial, signature, lane, jobs, ended })
+    }
+
+    /// Hands a call to the workers. Its place guarantees the room; it comes back when no worker is left.
+    pub(crate) fn push(&self, job: Job) -> Result<(), Box<Job>> {
+        self.jobs.try_send(job).map_err(|error| match error {
+            TrySendError::Full(job) | TrySendError::Disconnected(job) => Box::new(job),
+        })
+    }
+
+    /// Tells when the workers have ended, once this version is dropped.
+    pub(crate) fn ended(&self) -> Ended {
+        self.ended.clone()
+    }
+}

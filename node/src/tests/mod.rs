@@ -1,0 +1,8 @@
+//! Stories of a node: a real mesh over loopback, and either ONNX Runtime or an engine that does as the test says.
+
+mod floor;
+mod graph;
+mod onnx;
+mod workshop;
+
+mod stories;
