@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lineside_wire::{
-    CallContext, Executed, Fault, FaultCode, InferParams, InferResult, ModelName, NodeId, PayloadBuilder, RunReport,
+    CallContext, Executed, Fault, FaultCode, InferParams, InferResult, ModelName, ModelVersion, NodeId,
+    PayloadBuilder, RunReport,
 };
 use tokio::time::Instant;
 
@@ -41,6 +42,16 @@ pub enum CallError {
         /// The model asked for.
         model: ModelName,
     },
+    /// Members have the model, but none has this version of it. Nothing was run.
+    #[error(
+        "no node of the cluster has version {version} of the model {model}; `lineside models` lists those there are"
+    )]
+    UnknownVersion {
+        /// The model asked for.
+        model: ModelName,
+        /// The version asked for.
+        version: ModelVersion,
+    },
     /// Nodes have the model, but none can serve it now. Nothing was run.
     #[error("no node can serve {model} now: {reason}")]
     NoNode {
@@ -49,12 +60,12 @@ pub enum CallError {
         /// Why, for a person.
         reason: String,
     },
-    /// Every node that has the model is full. Nothing was run.
-    #[error("all {nodes} nodes that serve {model} are busy; try again in {retry_after:?}")]
+    /// Every node that was asked is full, and no other try is allowed or left. Nothing was run.
+    #[error("{} busy; try again in {retry_after:?}", who_is_full(*nodes, model))]
     AllBusy {
         /// The model asked for.
         model: ModelName,
-        /// How many nodes were asked or known to be full.
+        /// How many nodes said so.
         nodes: usize,
         /// When there may be room.
         retry_after: Duration,
@@ -89,13 +100,22 @@ pub enum CallError {
     },
 }
 
+fn who_is_full(nodes: usize, model: &ModelName) -> String {
+    match nodes {
+        1 => format!("the node that was asked for {model} is"),
+        nodes => format!("all {nodes} nodes that were asked for {model} are"),
+    }
+}
+
 impl CallError {
     /// The fault that a gateway gives to its own caller.
     #[must_use]
     pub fn fault(&self) -> Fault {
         let text = self.to_string();
         match self {
-            Self::UnknownModel { .. } => Fault::new(FaultCode::ModelNotFound, text),
+            Self::UnknownModel { .. } | Self::UnknownVersion { .. } => {
+                Fault::new(FaultCode::ModelNotFound, text)
+            }
             Self::NoNode { .. } => Fault::new(FaultCode::ModelUnavailable, text).retry_after_ms(1_000),
             Self::AllBusy { retry_after, .. } => {
                 let wait = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
@@ -112,8 +132,13 @@ impl CallError {
     #[must_use]
     pub const fn attempts(&self) -> u8 {
         match self {
-            Self::UnknownModel { .. } | Self::NoNode { .. } | Self::AllBusy { .. } => 0,
-            Self::Lost { attempts, .. } | Self::Late { attempts, .. } | Self::Refused { attempts, .. } => *attempts,
+            Self::UnknownModel { .. }
+            | Self::UnknownVersion { .. }
+            | Self::NoNode { .. }
+            | Self::AllBusy { .. } => 0,
+            Self::Lost { attempts, .. } | Self::Late { attempts, .. } | Self::Refused { attempts, .. } => {
+                *attempts
+            }
         }
     }
 
@@ -122,7 +147,11 @@ impl CallError {
     pub const fn node(&self) -> Option<NodeId> {
         match self {
             Self::Lost { node, .. } | Self::Refused { node, .. } => Some(*node),
-            Self::UnknownModel { .. } | Self::NoNode { .. } | Self::AllBusy { .. } | Self::Late { .. } => None,
+            Self::UnknownModel { .. }
+            | Self::UnknownVersion { .. }
+            | Self::NoNode { .. }
+            | Self::AllBusy { .. }
+            | Self::Late { .. } => None,
         }
     }
 }

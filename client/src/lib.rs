@@ -1,5 +1,67 @@
-//! Calling a cluster.
+//! Calling a cluster: one call, one deadline, whichever member answers.
+//!
+//! ```text
+//!   Client ──> pool ──lease──> balancer (pure: which peer)      gateways use pool and balancer for their nodes,
+//!                │ ──failed──> failover (pure: what now)        client programs use them for the gateways
+//!                │ ──repeat──> budget   (pure: how often)
+//!                └──call────> mesh ──QUIC──> peer
+//! ```
+//!
+//! A program connects with an identity that the cluster issued and the address of any member:
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//!
+//! let client = lineside_client::Client::connect("line-4/identity", ["10.0.0.7:7443"]).await?;
+//! let answer = client
+//!     .infer("add")
+//!     .input("a", &[2], &[1.0_f32, 2.0])
+//!     .input("b", &[2], &[3.0_f32, 4.0])
+//!     .deadline(Duration::from_millis(200))
+//!     .send()
+//!     .await?;
+//! println!("{:?}, says {}", answer.output("sum")?.to_vec::<f32>()?, answer.node);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What happens when a node is busy, leaves or breaks is in the `failover` module's table: a call that was not run
+//! moves on at once, one that may have run is repeated once if it may be, and all tries, three if nothing else is set,
+//! share the call's deadline and the program's budget of repeats (a tenth of its calls, and two per second).
+//!
+//! [`Client::watch_members`] is a result that comes in parts: the member list at once and at each change, from whichever
+//! member is there to tell it.
+//!
+//! Dropping a call's future, or such a stream, cancels it. Nothing here waits for ever, and nothing waits past a deadline.
+//!
+//! **Invariant:** this crate knows no model format, no HTTP and no gossip; the member list is all it sees of the
+//! cluster.
 
+mod answer;
+mod balancer;
+mod budget;
 mod call;
+mod candidate;
+mod client;
+mod element;
+mod failover;
+mod identity;
+mod latency;
+mod pool;
+mod request;
+mod roster;
+mod transport;
 
+pub use answer::{Answer, AnswerError, Output};
+pub use balancer::{Balancer, Balancing, Lease, NoLease, Outcome, PeerStatistics};
+pub use budget::Budget;
 pub use call::{CallError, InferCall, InferReply};
+pub use candidate::{Candidate, InvalidStanding, Served, Serves, Standing, Wanted};
+pub use client::{Client, ConnectError};
+pub use element::Element;
+pub use identity::IntoIdentity;
+pub use pool::{AskError, Pool};
+pub use request::{InferRequest, ParameterValue};
+pub use roster::Roster;
+pub use transport::Transport;

@@ -17,6 +17,10 @@ pub const SHARED_STREAM_BYTES_MAX: usize = 16 << 10;
 /// Answers that may wait on one stream. A caller past it is told "busy" at once.
 pub(crate) const ANSWERS_MAX: usize = 1024;
 
+/// Items of one streamed result that may be made and not yet be written. Its service then waits for its caller to
+/// read; a few let making and writing overlap.
+pub(crate) const ITEMS_AHEAD_MAX: usize = 4;
+
 /// Requests that may wait for the shared stream's writer; callers past it wait.
 pub(crate) const REQUESTS_QUEUED_MAX: usize = 1024;
 

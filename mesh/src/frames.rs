@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use lineside_wire::{
-    AlignedBuffer, EncodedFrame, FRAME_HEAD_BYTES, FrameHead, FrameKind, InvalidFrame, Limits,
+    AlignedBuffer, EncodedFrame, FRAME_HEAD_BYTES, Fault, FaultCode, FrameHead, FrameKind, InvalidFrame,
+    Limits,
 };
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
 use tokio::time::timeout;
@@ -119,6 +120,18 @@ impl FrameReader {
             }
         }
     }
+}
+
+/// The fault of a frame that no peer would take. It must not be written: the peer would give up the whole stream,
+/// and with it every other call there.
+pub(crate) fn oversize(frame: &EncodedFrame, limits: &Limits) -> Option<Fault> {
+    let document = frame.start.len() - FRAME_HEAD_BYTES;
+    let payload = frame.len() - frame.start.len();
+    let rows =
+        [("document", document, limits.document_bytes_max), ("payload", payload, limits.payload_bytes_max)];
+    let (part, length, max) = rows.into_iter().find(|(_, length, max)| (*max as usize) < *length)?;
+    let text = format!("a {part} of {length} bytes: at most {max} are allowed between members");
+    Some(Fault::new(FaultCode::LimitExceeded, text))
 }
 
 /// Writes frames in order: small pieces together, large ones uncopied.

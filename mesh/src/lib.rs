@@ -5,6 +5,7 @@
 //!                             │ none?
 //!                             └─> dial ──> mutual TLS ──> hello ──> up
 //!   Service::serve(call) <── stream <── connection <── accept
+//!        └─> Responder::item … Responder::answer ──> stream ──> call_streaming(node, request) yields items
 //! ```
 //!
 //! A peer is *up* only after it has answered our hello: with TLS 1.3 a client is connected before the server has
@@ -22,6 +23,7 @@ mod endpoint;
 mod error;
 mod frames;
 mod greeting;
+mod items;
 mod mesh;
 mod peer;
 mod serve;
@@ -32,5 +34,6 @@ mod table;
 pub use call::{Destination, Outbound, Reply};
 pub use config::{ALPN, GOSSIP_BYTES_MAX, MTU_MAX, MeshConfig, SHARED_STREAM_BYTES_MAX, Timing};
 pub use error::{BindError, CallFailure, CloseCode, DialError};
+pub use items::Item;
 pub use mesh::{ConnectionInfo, Mesh, Met, Presence};
-pub use service::{Cancelled, Incoming, Responder, Served, Service};
+pub use service::{Cancelled, Incoming, NotSent, Responder, Served, Service};

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, Stream, TryFutureExt};
 use lineside_certs::{Identity, PeerIdentity, peer_identity, server_name_of, server_name_of_any_member};
 use lineside_wire::{Greeting, NodeId, decode_part, method};
 use quinn::{Connection, Endpoint, VarInt};
@@ -13,9 +13,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info};
 
 use crate::{
-    BindError, CallFailure, CloseCode, Destination, DialError, MeshConfig, Outbound, Reply, Service, accept,
+    BindError, CallFailure, CloseCode, Destination, DialError, Item, MeshConfig, Outbound, Reply, Service,
+    accept,
     dial::Dials,
     endpoint, greeting,
+    items::Items,
     peer::{OnGreeting, Peer, Surroundings},
     table::Table,
 };
@@ -132,13 +134,35 @@ impl Mesh {
         to: Destination,
         call: Outbound<P>,
     ) -> Result<Reply, CallFailure> {
-        let peer = match self.0.table.find(to.node) {
-            Some(peer) => peer,
+        self.peer(to).await?.call(call).await
+    }
+
+    /// Makes one call whose result comes in parts, on a stream of its own. The stream of items ends with the result,
+    /// or with one error.
+    ///
+    /// Nothing happens before it is polled, and nothing is read ahead: a reader that pauses makes the peer's service
+    /// wait. Dropping it cancels the call at the peer. There is no deadline here but that of dialling. It has to be
+    /// pinned, for example with [`Box::pin`].
+    ///
+    /// The errors are those of [`Mesh::call`]; an item out of its order is an answer that breaks the protocol.
+    pub fn call_streaming<P: serde::Serialize + Send + 'static>(
+        &self,
+        to: Destination,
+        call: Outbound<P>,
+    ) -> impl Stream<Item = Result<Item, CallFailure>> + Send + use<P> {
+        let mesh = self.clone();
+        let items = async move { mesh.peer(to).await?.call_streaming(call).await };
+        items.map_ok(Items::into_stream).try_flatten_stream()
+    }
+
+    /// The connection that exists or is dialled now.
+    async fn peer(&self, to: Destination) -> Result<Arc<Peer>, CallFailure> {
+        match self.0.table.find(to.node) {
+            Some(peer) => Ok(peer),
             None => Inner::connect(&self.0, to.address, Some(to.node))
                 .await
-                .map_err(|error| CallFailure::Unreachable { node: to.node, error })?,
-        };
-        peer.call(call).await
+                .map_err(|error| CallFailure::Unreachable { node: to.node, error }),
+        }
     }
 
     /// Connects with whoever is at an address and exchanges greetings; a connection that stands is used again.

@@ -17,7 +17,8 @@ use crate::{
     call::{Answer, read_answer},
     config::SHARED_STREAM_BYTES_MAX,
     error::CloseCode,
-    frames::{FrameReader, write_frames},
+    frames::{FrameReader, oversize, write_frames},
+    items::Items,
     serve::Serving,
     shared::{self, Broken, SharedStream},
 };
@@ -71,7 +72,9 @@ impl Peer {
             remote,
             service: Arc::clone(&around.service),
             presence: Arc::clone(&around.presence),
-            greeted: AtomicBool::new(false),
+            // Whoever we dialled proved who it is, and calls back only when it has taken our hello; its answer to that
+            // may still be on its way when the first call arrives on another stream.
+            greeted: AtomicBool::new(connection.side().is_client()),
             on_greeting: Box::new(move |greeting| {
                 if let Some(peer) = greeted.upgrade() {
                     on_greeting(peer, greeting);
@@ -82,8 +85,9 @@ impl Peer {
         let presence = Arc::clone(&around.presence);
         let run = async move {
             let mut tasks = JoinSet::new();
-            tasks.spawn(shared::write(send, requests, Arc::clone(&pending)));
-            tasks.spawn(shared::read(answers, Arc::clone(&pending)));
+            let (writing, reading) = (Arc::clone(&pending), Arc::clone(&pending));
+            tasks.spawn(until_broken(connection.clone(), shared::write(send, requests, writing)));
+            tasks.spawn(until_broken(connection.clone(), shared::read(answers, reading)));
             let reason = run(&connection, &mut tasks, serving, presence).await;
             tasks.shutdown().await;
             pending.fail(&reason.to_string());
@@ -99,6 +103,11 @@ impl Peer {
 
     pub(crate) fn greeting(&self) -> Option<&Greeting> {
         self.greeting.get()
+    }
+
+    /// Whether it said that it is a member, which serves calls.
+    pub(crate) fn is_member(&self) -> bool {
+        self.greeting().is_some_and(|greeting| greeting.member.is_some())
     }
 
     pub(crate) fn set_greeting(&self, greeting: Greeting) {
@@ -120,11 +129,14 @@ impl Peer {
     pub(crate) async fn call<P: serde::Serialize>(&self, call: Outbound<P>) -> Result<Reply, CallFailure> {
         let id = self.shared.next_id();
         let frame = call.frame(id);
+        let node = self.identity.node;
+        if let Some(fault) = oversize(&frame, &self.config.limits) {
+            return Err(CallFailure::Fault { node, fault, report: None });
+        }
         let answer = match frame.len() <= SHARED_STREAM_BYTES_MAX {
             true => self.shared.call(id, frame).await,
             false => self.call_alone(id, frame).await,
         };
-        let node = self.identity.node;
         match answer {
             Ok(Answer::Reply(reply)) => Ok(reply),
             Ok(Answer::Fault(fault, report)) => Err(CallFailure::Fault { node, fault, report }),
@@ -134,19 +146,51 @@ impl Peer {
 
     /// Makes one call on a stream of its own. Dropping both halves of the stream is the cancellation.
     async fn call_alone(&self, id: RequestId, frame: lineside_wire::EncodedFrame) -> Result<Answer, Broken> {
-        let broken = |sent| move |reason: String| Broken { sent, reason };
-        let (mut send, recv) = self.connection.open_bi().await.map_err(|e| broken(false)(e.to_string()))?;
-        write_frames(&mut send, std::iter::once(frame)).await.map_err(|e| broken(true)(e.to_string()))?;
-        send.finish().map_err(|e| broken(true)(e.to_string()))?;
-        let mut frames = FrameReader::new(recv, self.config.limits, self.config.timing.progress);
+        let mut frames = self.open_stream(frame).await?;
+        let broken = |reason: String| Broken { sent: true, reason };
         loop {
-            let frame = frames.next().await.map_err(|e| broken(true)(e.to_string()))?;
-            let frame = frame.ok_or_else(|| broken(true)("the peer finished the stream".to_owned()))?;
-            match read_answer(&frame).map_err(broken(true))? {
+            let frame = frames.next().await.map_err(|e| broken(e.to_string()))?;
+            let frame = frame.ok_or_else(|| broken("the peer finished the stream".to_owned()))?;
+            match read_answer(&frame).map_err(broken)? {
                 Some((answered, answer)) if answered == id => return Ok(answer),
                 Some(_) | None => {}
             }
         }
+    }
+
+    /// Makes a call whose result is streamed: always on a stream of its own, so that its items hold up nobody.
+    pub(crate) async fn call_streaming<P: serde::Serialize>(
+        &self,
+        call: Outbound<P>,
+    ) -> Result<Items, CallFailure> {
+        let (id, node) = (self.shared.next_id(), self.identity.node);
+        let frame = call.frame(id);
+        if let Some(fault) = oversize(&frame, &self.config.limits) {
+            return Err(CallFailure::Fault { node, fault, report: None });
+        }
+        match self.open_stream(frame).await {
+            Ok(frames) => Ok(Items::new(node, id, frames)),
+            Err(Broken { sent, reason }) => Err(CallFailure::Lost { node, sent, reason }),
+        }
+    }
+
+    /// Opens a stream for one request, writes it and finishes: what is read from it answers that request.
+    async fn open_stream(&self, request: lineside_wire::EncodedFrame) -> Result<FrameReader, Broken> {
+        let broken = |sent| move |reason: String| Broken { sent, reason };
+        let (mut send, recv) = self.connection.open_bi().await.map_err(|e| broken(false)(e.to_string()))?;
+        write_frames(&mut send, std::iter::once(request)).await.map_err(|e| broken(true)(e.to_string()))?;
+        send.finish().map_err(|e| broken(true)(e.to_string()))?;
+        Ok(FrameReader::new(recv, self.config.limits, self.config.timing.progress))
+    }
+}
+
+/// Runs one half of the shared stream. It has no end but a break, and nothing would ever mend it: the connection is
+/// closed, so that the next call dials anew in the place of failing like all before it.
+async fn until_broken(connection: Connection, half: impl Future<Output = ()>) {
+    half.await;
+    // The end of the connection breaks its streams too; closing it again would write over the reason.
+    if connection.close_reason().is_none() {
+        connection.close(VarInt::from(CloseCode::ProtocolError), b"the shared stream broke");
     }
 }
 
@@ -169,11 +213,9 @@ async fn run(
                 Ok(_) => debug!(peer = %peer.node, role = %peer.role, "gossip from a role that takes no part in it"),
                 Err(reason) => return reason,
             },
-            Some(ended) = tasks.join_next() => if let Err(failed) = ended {
-                if failed.is_panic() {
-                    error!(peer = %peer.node, "a task of this connection panicked; the connection is closed");
-                    connection.close(VarInt::from(CloseCode::ProtocolError), b"internal error");
-                }
+            Some(ended) = tasks.join_next() => if ended.is_err_and(|failed| failed.is_panic()) {
+                error!(peer = %peer.node, "a task of this connection panicked; the connection is closed");
+                connection.close(VarInt::from(CloseCode::ProtocolError), b"internal error");
             },
         }
     }

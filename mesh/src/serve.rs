@@ -14,8 +14,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use lineside_certs::{PeerIdentity, roles};
 use lineside_wire::{
-    CallContext, CancelParams, EncodedFrame, Fault, FaultCode, FrameKind, Greeting, Message, PayloadBuilder,
-    RequestId, decode_part, method,
+    CallContext, CancelParams, EncodedFrame, Fault, FaultCode, Greeting, Message, PayloadBuilder, RequestId,
+    decode_part, method,
 };
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::{sync::mpsc, time::Instant};
@@ -41,7 +41,7 @@ pub(crate) struct Serving {
     pub(crate) remote: SocketAddr,
     pub(crate) service: Arc<dyn Service>,
     pub(crate) presence: Arc<dyn Presence>,
-    /// Whether the peer has said hello: nothing else is served before.
+    /// Whether the peer has said hello, or answers ours: nothing else is served before.
     pub(crate) greeted: AtomicBool,
     /// Told what the peer said of itself.
     pub(crate) on_greeting: Box<dyn Fn(Greeting) + Send + Sync>,
@@ -111,11 +111,16 @@ impl Stream {
         if written.is_empty() && self.calls.refused.is_empty() {
             return true;
         }
-        for answer in written.iter() {
+        for answer in written.iter().filter(|outgoing| outgoing.ahead.is_none()) {
             self.calls.open.0.remove(&answer.id);
         }
-        let answers = written.drain(..).map(|answer| answer.frame);
-        write_frames(&mut self.send, self.calls.refused.drain(..).chain(answers)).await.is_ok()
+        // Items give their places back once they are written: until then their service waits.
+        let mut places = Vec::new();
+        let outgoing = written.drain(..).map(|outgoing| {
+            places.extend(outgoing.ahead);
+            outgoing.frame
+        });
+        write_frames(&mut self.send, self.calls.refused.drain(..).chain(outgoing)).await.is_ok()
     }
 }
 
@@ -144,15 +149,7 @@ impl Calls {
                 later.extend(messages.into_iter().filter_map(|message| self.message(message, frame)));
             }
             Ok(message) => later.extend(self.message(message, frame)),
-            Err(error) => {
-                let code = match frame.kind {
-                    FrameKind::Request | FrameKind::Notification | FrameKind::Batch => {
-                        FaultCode::InvalidRequest
-                    }
-                    FrameKind::Response | FrameKind::Error | FrameKind::Item => FaultCode::ParseError,
-                };
-                self.refuse(None, &Fault::new(code, error.to_string()));
-            }
+            Err(error) => self.refuse(None, &Fault::new(error.fault_code(), error.to_string())),
         }
         later
     }
@@ -173,15 +170,16 @@ impl Calls {
                     self.refuse(Some(id), &Fault::new(FaultCode::Busy, text).retry_after_ms(50));
                     return None;
                 };
-                let reply = Responder::to_request(id, place);
+                let limits = self.serving.config.limits;
+                let reply = Responder::to_request(id, place, self.answers.clone(), limits);
                 self.open.0.insert(id, reply.cancelled());
                 self.serve(method, context, frame.document.slice_ref(params), frame.payload.clone(), reply)
             }
             Message::Notification { method: method::CANCEL, params } => {
-                if let Ok(CancelParams { id }) = decode_part(params) {
-                    if let Some(cancelled) = self.open.0.get(&id) {
-                        cancelled.set();
-                    }
+                if let Ok(CancelParams { id }) = decode_part(params)
+                    && let Some(cancelled) = self.open.0.get(&id)
+                {
+                    cancelled.set();
                 }
                 None
             }

@@ -10,11 +10,15 @@ use std::{
 
 use bytes::Bytes;
 use lineside_certs::PeerIdentity;
-use lineside_wire::{CallContext, EncodedFrame, Fault, FaultCode, PayloadBuilder, RequestId, RunReport};
+use lineside_wire::{
+    CallContext, EncodedFrame, Executed, Fault, FaultCode, Limits, PayloadBuilder, RequestId, RunReport,
+};
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
     time::Instant,
 };
+
+use crate::{config::ITEMS_AHEAD_MAX, frames::oversize};
 
 /// Answers the calls of peers. One for the whole process; called on the network's thread.
 pub trait Service: Send + Sync + 'static {
@@ -93,22 +97,89 @@ impl Cancelled {
 ///
 /// Dropped without an answer, it says [`FaultCode::Internal`], so that no caller waits for ever. The answer to a
 /// notification goes nowhere.
+///
+/// # Streamed results
+///
+/// A method whose result comes in parts sends them with [`Responder::item`] from the future that its
+/// [`Service::serve`] gives back as [`Served::Later`], and ends with [`Responder::answer`] (an empty map) or
+/// [`Responder::fail`]. The caller cancels by dropping its stream: the future is then dropped wherever it waits, so it
+/// needs no other end. It must do its waiting in `await`s, because it runs on the network's thread.
+///
+/// ```
+/// # use lineside_mesh::{Incoming, NotSent, Served};
+/// # use lineside_wire::{Fault, FaultCode, PayloadBuilder};
+/// # use tokio::sync::watch;
+/// /// Sends a value at once and at each change, until the caller goes or the values end.
+/// fn serve(mut call: Incoming, mut values: watch::Receiver<u64>) -> Served {
+///     Served::Later(Box::pin(async move {
+///         loop {
+///             let value = *values.borrow_and_update();
+///             match call.reply.item(&value, PayloadBuilder::new()).await {
+///                 Ok(()) => {}
+///                 Err(NotSent::Gone) => return,
+///                 Err(NotSent::TooLong(fault)) => return call.reply.fail(&fault, None),
+///             }
+///             if values.changed().await.is_err() {
+///                 return call.reply.fail(&Fault::new(FaultCode::Draining, "this member is leaving"), None);
+///             }
+///         }
+///     }))
+/// }
+/// # drop(serve);
+/// ```
 #[derive(Debug)]
 pub struct Responder {
-    place: Option<(RequestId, mpsc::OwnedPermit<Outgoing>)>,
+    place: Option<Place>,
     cancelled: Cancelled,
 }
 
-/// An answer on its way to the stream it belongs to.
+/// Where the answer to a request goes.
+#[derive(Debug)]
+struct Place {
+    id: RequestId,
+    answer: mpsc::OwnedPermit<Outgoing>,
+    stream: mpsc::Sender<Outgoing>,
+    limits: Limits,
+    /// Made with the first item: most results have none.
+    items: Option<Items>,
+}
+
+/// The items of one streamed result.
+#[derive(Debug)]
+struct Items {
+    next: u64,
+    ahead: Arc<Semaphore>,
+}
+
+/// An answer, or an item before it, on its way to the stream it belongs to.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) id: RequestId,
     pub(crate) frame: EncodedFrame,
+    /// An item's place among those not yet written; an answer has none.
+    pub(crate) ahead: Option<OwnedSemaphorePermit>,
+}
+
+/// Why an item of a streamed result was not sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotSent {
+    /// The caller cancelled or went away, or never wanted an answer.
+    #[error("nobody waits for the result any more")]
+    Gone,
+    /// No peer would take it. The result can go on without it, or end with this fault.
+    #[error("{}", .0.message)]
+    TooLong(Fault),
 }
 
 impl Responder {
-    pub(crate) fn to_request(id: RequestId, place: mpsc::OwnedPermit<Outgoing>) -> Self {
-        Self { place: Some((id, place)), cancelled: Cancelled::default() }
+    pub(crate) fn to_request(
+        id: RequestId,
+        answer: mpsc::OwnedPermit<Outgoing>,
+        stream: mpsc::Sender<Outgoing>,
+        limits: Limits,
+    ) -> Self {
+        let place = Place { id, answer, stream, limits, items: None };
+        Self { place: Some(place), cancelled: Cancelled::default() }
     }
 
     pub(crate) fn to_notification() -> Self {
@@ -121,7 +192,43 @@ impl Responder {
         self.cancelled.clone()
     }
 
+    /// Sends the next item of a streamed result. Waits while the caller does not read: at most a few items are made
+    /// and not written.
+    ///
+    /// Cancel-safe: dropped before it returns, nothing was sent and no number is missing.
+    ///
+    /// # Errors
+    /// Nobody waits for it, or it is too long for any peer.
+    pub async fn item<I: serde::Serialize + Sync>(
+        &mut self,
+        item: &I,
+        payload: PayloadBuilder,
+    ) -> Result<(), NotSent> {
+        let place = self.place.as_mut().ok_or(NotSent::Gone)?;
+        let items = place
+            .items
+            .get_or_insert_with(|| Items { next: 0, ahead: Arc::new(Semaphore::new(ITEMS_AHEAD_MAX)) });
+        let room = async {
+            let ahead = Arc::clone(&items.ahead).acquire_owned().await.ok()?;
+            Some((ahead, place.stream.reserve().await.ok()?))
+        };
+        let (ahead, room) = tokio::select! {
+            biased;
+            () = self.cancelled.wait() => return Err(NotSent::Gone),
+            room = room => room.ok_or(NotSent::Gone)?,
+        };
+        let frame = EncodedFrame::item(place.id, items.next, item, payload);
+        if let Some(fault) = oversize(&frame, &place.limits) {
+            return Err(NotSent::TooLong(fault));
+        }
+        items.next += 1;
+        room.send(Outgoing { id: place.id, frame, ahead: Some(ahead) });
+        Ok(())
+    }
+
     /// Answers with a result and its tensors.
+    ///
+    /// One that is too long for any peer becomes the fault [`FaultCode::LimitExceeded`].
     pub fn answer<R: serde::Serialize>(
         mut self,
         result: &R,
@@ -137,8 +244,12 @@ impl Responder {
     }
 
     fn send(&mut self, frame: impl FnOnce(RequestId) -> EncodedFrame) {
-        if let Some((id, place)) = self.place.take() {
-            drop(place.send(Outgoing { id, frame: frame(id) }));
+        if let Some(Place { id, answer, limits, .. }) = self.place.take() {
+            let mut frame = frame(id);
+            if let Some(fault) = oversize(&frame, &limits) {
+                frame = EncodedFrame::error(Some(id), &Fault { executed: Executed::Yes, ..fault }, None);
+            }
+            drop(answer.send(Outgoing { id, frame, ahead: None }));
         }
     }
 }

@@ -14,14 +14,20 @@ type Snapshot = HashMap<NodeId, Vec<Arc<Peer>>>;
 pub(crate) struct Table(ArcSwap<Snapshot>);
 
 impl Table {
-    /// The newest connection with a peer that is still open.
+    /// The newest connection over which a peer can be called. One that greeted without a member's state, such as a
+    /// command that runs with a member's identity, only calls: what is meant for the member must not go there.
     pub(crate) fn find(&self, node: NodeId) -> Option<Arc<Peer>> {
-        self.0.load().get(&node)?.iter().rev().find(|peer| peer.is_open()).cloned()
+        self.0.load().get(&node)?.iter().rev().find(|peer| peer.is_open() && peer.is_member()).cloned()
     }
 
     /// An open connection with whoever is at this address.
     pub(crate) fn find_at(&self, address: SocketAddr) -> Option<Arc<Peer>> {
-        self.0.load().values().flatten().find(|peer| peer.remote == address && peer.is_open()).cloned()
+        self.0
+            .load()
+            .values()
+            .flatten()
+            .find(|peer| peer.remote == address && peer.is_open() && peer.is_member())
+            .cloned()
     }
 
     /// Adds a connection; past the limit, the oldest of the same peer is closed.

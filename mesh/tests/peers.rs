@@ -1,20 +1,26 @@
 //! Peers over loopback: real certificates, real QUIC, port 0.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use lineside_certs::{Authority, Identity, PeerIdentity, Refusal, Subject};
 use lineside_mesh::{
-    BindError, CallFailure, Destination, DialError, Incoming, Mesh, MeshConfig, Outbound, Presence, Served,
-    Service,
+    BindError, CallFailure, Destination, DialError, Incoming, Mesh, MeshConfig, NotSent, Outbound, Presence,
+    Served, Service,
 };
 use lineside_wire::{
     CallContext, Empty, FaultCode, Greeting, LoadReport, MemberState, NodeId, PROTOCOL_VERSION,
-    PayloadBuilder, Role, RunReport, method,
+    PayloadBuilder, Role, RunReport, decode_part, method,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -75,9 +81,14 @@ struct Member {
 
 impl Member {
     fn start(identity: Arc<Identity>, config: MeshConfig) -> Result<Self, BindError> {
+        let as_member = identity.role().is_member();
+        Self::start_as(as_member, identity, config)
+    }
+
+    fn start_as(as_member: bool, identity: Arc<Identity>, config: MeshConfig) -> Result<Self, BindError> {
         let (tell, seen) = mpsc::channel(256);
         let held = Arc::new(Held::default());
-        let presence = Arc::new(Witness { identity: Arc::clone(&identity), tell });
+        let presence = Arc::new(Witness { as_member, identity: Arc::clone(&identity), tell });
         let service = Arc::new(Echo { held: Arc::clone(&held) });
         let mesh = Mesh::bind(config, Arc::clone(&identity), presence, service)?;
         Ok(Self { mesh, identity, seen, held })
@@ -94,6 +105,7 @@ impl Member {
 }
 
 struct Witness {
+    as_member: bool,
     identity: Arc<Identity>,
     tell: mpsc::Sender<Seen>,
 }
@@ -101,7 +113,7 @@ struct Witness {
 impl Presence for Witness {
     fn greeting(&self) -> Greeting {
         let (node, role) = (self.identity.node(), self.identity.role());
-        let member = role.is_member().then(|| MemberState {
+        let member = self.as_member.then(|| MemberState {
             node,
             name: self.identity.name().to_owned(),
             role,
@@ -137,6 +149,9 @@ impl Presence for Witness {
 struct Held {
     calls: Mutex<Vec<Incoming>>,
     changed: Notify,
+    /// Items of streamed results that were made, and streamed results that have ended.
+    made: AtomicU64,
+    ended: AtomicU64,
 }
 
 impl Held {
@@ -148,9 +163,46 @@ impl Held {
         };
         timeout(PATIENCE, one).await.expect("a call arrives");
     }
+
+    /// Waits until this many streamed results have ended, however they did.
+    async fn until_ended(&self, count: u64) {
+        let wait = async {
+            while self.ended.load(SeqCst) < count {
+                self.changed.notified().await;
+            }
+        };
+        timeout(PATIENCE, wait).await.expect("the streamed results end");
+    }
+
+    /// Sends this many numbers, each with tensors of so many bytes, then the end.
+    async fn count(self: Arc<Self>, mut call: Incoming) {
+        let _end = Ended(Arc::clone(&self));
+        let (count, bytes): (u64, usize) = decode_part(&call.params).unwrap();
+        for number in 0..count {
+            let mut payload = PayloadBuilder::new();
+            payload.push(vec![7; bytes].into());
+            match call.reply.item(&number, payload).await {
+                Ok(()) => self.made.fetch_add(1, SeqCst),
+                Err(NotSent::Gone) => return,
+                Err(NotSent::TooLong(fault)) => return call.reply.fail(&fault, None),
+            };
+        }
+        call.reply.answer(&Empty {}, None, PayloadBuilder::new());
+    }
 }
 
-/// `infer` comes back as it went, `health` is held open, `models.list` panics, `ping` answers later.
+/// Tells when the work of a streamed result is over: done, or dropped.
+struct Ended(Arc<Held>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, SeqCst);
+        self.0.changed.notify_one();
+    }
+}
+
+/// `infer` comes back as it went, `health` is held open, `models.list` panics, `cluster.watch` counts,
+/// `models.get` answers with a text as long as asked for, `ping` answers later.
 struct Echo {
     held: Arc<Held>,
 }
@@ -177,6 +229,12 @@ impl Service for Echo {
                 Served::Done
             }
             method::MODELS_LIST => panic!("a defect in the service"),
+            method::CLUSTER_WATCH => Served::Later(Box::pin(Arc::clone(&self.held).count(call))),
+            method::MODELS_GET => {
+                let length: usize = decode_part(&call.params).unwrap();
+                call.reply.answer(&"x".repeat(length), None, PayloadBuilder::new());
+                Served::Done
+            }
             _ => Served::Later(Box::pin(
                 async move { call.reply.answer(&Empty {}, None, PayloadBuilder::new()) },
             )),
@@ -197,6 +255,111 @@ fn hold() -> Outbound<Empty> {
 
 fn ping() -> Outbound<Empty> {
     Outbound::new(method::PING, Empty {})
+}
+
+fn count_to(count: u64, bytes: usize) -> Outbound<(u64, usize)> {
+    Outbound::new(method::CLUSTER_WATCH, (count, bytes))
+}
+
+#[tokio::test]
+async fn the_parts_of_a_result_come_in_order_and_then_it_ends() {
+    let floor = Floor::new();
+    let (press, door) = (floor.member("press"), floor.member("door"));
+    for bytes in [0, 100, 70_000] {
+        let mut items = Box::pin(door.mesh.call_streaming(press.destination(), count_to(20, bytes)));
+        for number in 0..20 {
+            let item = timeout(PATIENCE, items.next()).await.expect("an item comes").unwrap().unwrap();
+            assert_eq!((item.number, decode_part::<u64>(&item.item)), (number, Ok(number)));
+            assert_eq!(item.payload, vec![7; bytes]);
+        }
+        assert!(items.next().await.is_none());
+    }
+    press.held.until_ended(3).await;
+}
+
+#[tokio::test]
+async fn who_reads_slowly_makes_the_maker_wait() {
+    const MIB: usize = 1 << 20;
+    /// The stream's window, the items that may be made ahead, those being written, and the one that is being read.
+    const AHEAD_MAX: u64 = 4 + 4 + 4 + 1;
+    let floor = Floor::new();
+    let (press, door) = (floor.member("press"), floor.member("door"));
+    let mut items = Box::pin(door.mesh.call_streaming(press.destination(), count_to(60, MIB)));
+    let mut read = 0;
+    while let Some(item) = timeout(PATIENCE, items.next()).await.expect("an item comes") {
+        assert_eq!(item.unwrap().number, read);
+        read += 1;
+        // A call on the same connection is not held up, and gives the maker time to run ahead if it could.
+        door.mesh.call(press.destination(), ping()).await.unwrap();
+        let ahead = press.held.made.load(SeqCst) - read;
+        assert!(ahead <= AHEAD_MAX, "{ahead} items were made ahead of their reader");
+    }
+    assert_eq!(read, 60);
+}
+
+#[tokio::test]
+async fn dropping_a_streamed_result_frees_its_maker() {
+    let floor = Floor::new();
+    let (press, door) = (floor.member("press"), floor.member("door"));
+    // One that waits for its reader, and one that was read up to now.
+    for (bytes, read) in [(1 << 20, 1), (0, 3)] {
+        let mut items = Box::pin(door.mesh.call_streaming(press.destination(), count_to(u64::MAX, bytes)));
+        for _ in 0..read {
+            timeout(PATIENCE, items.next()).await.expect("an item comes").unwrap().unwrap();
+        }
+        let ended = press.held.ended.load(SeqCst);
+        drop(items);
+        press.held.until_ended(ended + 1).await;
+    }
+    door.mesh.call(press.destination(), ping()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_streamed_result_whose_peer_vanishes_is_lost() {
+    let floor = Floor::new();
+    let (press, door) = (floor.member("press"), floor.member("door"));
+    let mut items = Box::pin(door.mesh.call_streaming(press.destination(), count_to(u64::MAX, 1 << 20)));
+    items.next().await.unwrap().unwrap();
+    press.mesh.shutdown().await;
+    let lost = loop {
+        // What had arrived is still read.
+        match timeout(PATIENCE, items.next()).await.expect("the end comes") {
+            Some(Ok(_)) => {}
+            other => break other,
+        }
+    };
+    assert!(matches!(lost, Some(Err(CallFailure::Lost { sent: true, .. }))), "{lost:?}");
+    assert!(items.next().await.is_none());
+    press.held.until_ended(1).await;
+}
+
+#[tokio::test]
+async fn a_method_that_does_not_stream_ends_a_stream_at_once_and_a_fault_breaks_it() {
+    let floor = Floor::new();
+    let (press, door) = (floor.member("press"), floor.member("door"));
+    let mut items = Box::pin(door.mesh.call_streaming(press.destination(), ping()));
+    assert!(items.next().await.is_none());
+    let unknown = Outbound::new("no.such", Empty {});
+    let mut items = Box::pin(door.mesh.call_streaming(press.destination(), unknown));
+    let fault = items.next().await;
+    assert!(
+        matches!(&fault, Some(Err(CallFailure::Fault { fault, .. })) if fault.code == FaultCode::MethodNotFound)
+    );
+}
+
+#[tokio::test]
+async fn what_is_too_long_for_a_frame_fails_alone() {
+    let floor = Floor::new();
+    let (press, door) = (floor.member("press"), floor.member("door"));
+    let too_long = usize::try_from(MeshConfig::dialling().limits.document_bytes_max).unwrap();
+    let answer = door.mesh.call(press.destination(), Outbound::new(method::MODELS_GET, too_long)).await;
+    let request =
+        door.mesh.call(press.destination(), Outbound::new(method::PING, "x".repeat(too_long))).await;
+    for refused in [answer, request] {
+        let Err(CallFailure::Fault { fault, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(fault.code, FaultCode::LimitExceeded);
+    }
+    door.mesh.call(press.destination(), ping()).await.unwrap();
 }
 
 #[tokio::test]
@@ -304,6 +467,35 @@ async fn a_role_may_only_call_what_its_table_allows() {
     assert_eq!(code(denied), FaultCode::PermissionDenied);
     assert_eq!(code(unknown), FaultCode::MethodNotFound);
     plc.mesh.call(press.destination(), ping()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_that_was_dialled_calls_back_on_the_same_connection() {
+    let floor = Floor::new();
+    let (press, door) = (floor.member("press"), floor.member("door"));
+    press.mesh.call(door.destination(), ping()).await.unwrap();
+    // Nobody is there: only the connection that stands leads to the press.
+    let nowhere = Destination { address: "127.0.0.1:1".parse().unwrap(), ..press.destination() };
+    door.mesh.call(nowhere, ping()).await.unwrap();
+    door.mesh.call(nowhere, infer(200_000)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_command_with_a_members_identity_gets_nothing_that_is_meant_for_the_member() {
+    let floor = Floor::new();
+    let (mut door, press) = (floor.member("door"), floor.member("press"));
+    let command =
+        Member::start_as(false, floor.identity(Role::Node, "press"), MeshConfig::dialling()).unwrap();
+    for caller in [&press, &command] {
+        caller.mesh.call(door.destination(), ping()).await.unwrap();
+        door.sees(&Seen::Met(press.identity.node())).await;
+    }
+    let call = door.mesh.call(press.destination(), hold());
+    tokio::select! {
+        answer = call => panic!("answered: {answer:?}"),
+        () = press.held.until_one() => {}
+    }
+    assert!(command.held.calls.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -1,0 +1,163 @@
+//! A peer that may serve a call, as discovery or the member list tells of it.
+
+use std::{fmt, net::SocketAddr, str::FromStr, sync::Arc};
+
+use lineside_wire::{LoadReport, ModelName, ModelState, ModelVersion, NodeId};
+
+/// What the cluster thinks of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// Answers.
+    Alive,
+    /// Did not answer lately; may still live.
+    Suspect,
+    /// Counted as dead.
+    Down,
+    /// Said goodbye.
+    Left,
+}
+
+impl Standing {
+    /// The name in member lists.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Suspect => "suspect",
+            Self::Down => "down",
+            Self::Left => "left",
+        }
+    }
+
+    /// Whether calls may go there.
+    #[must_use]
+    pub const fn is_present(self) -> bool {
+        matches!(self, Self::Alive | Self::Suspect)
+    }
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A text that is no standing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no member can be {0:?}: alive, suspect, down and left are all there is")]
+pub struct InvalidStanding(String);
+
+impl FromStr for Standing {
+    type Err = InvalidStanding;
+
+    fn from_str(text: &str) -> Result<Self, InvalidStanding> {
+        [Self::Alive, Self::Suspect, Self::Down, Self::Left]
+            .into_iter()
+            .find(|standing| standing.as_str() == text)
+            .ok_or_else(|| InvalidStanding(text.chars().take(32).collect()))
+    }
+}
+
+/// One version of a model on a candidate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// The model.
+    pub name: ModelName,
+    /// The version.
+    pub version: ModelVersion,
+    /// Calls go only where it is [`ModelState::Ready`].
+    pub state: ModelState,
+}
+
+/// Which calls a candidate can take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Serves {
+    /// All: a door, which finds the node itself.
+    Anything,
+    /// Those of these models: a node.
+    Models(Vec<Served>),
+}
+
+/// A peer that may serve a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Who.
+    pub node: NodeId,
+    /// Its name for people.
+    pub name: Arc<str>,
+    /// Where it listens for members.
+    pub address: SocketAddr,
+    /// What the cluster thinks of it.
+    pub standing: Standing,
+    /// Whether it takes no new work.
+    pub draining: bool,
+    /// Counts its starts. A larger one is a new process, which is not blamed for the old one's failures.
+    pub epoch: u64,
+    /// Calls that it can run at once: its weight. 0 counts as 1.
+    pub slots: u32,
+    /// What it said last of its load; `None` when it never said anything.
+    pub load: Option<LoadReport>,
+    /// Which calls it can take.
+    pub serves: Serves,
+}
+
+/// What a call needs of a candidate.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'a> {
+    /// Nothing: any member can answer.
+    Anything,
+    /// A model, in one version or in any.
+    Model(&'a ModelName, Option<ModelVersion>),
+}
+
+/// Whether a candidate can take a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// It can.
+    Ready,
+    /// It could, but not now.
+    NotNow(ModelState),
+    /// It has the model in other versions only.
+    OtherVersion,
+    /// It does not have the model.
+    Unknown,
+}
+
+impl Candidate {
+    pub(crate) fn fit(&self, wanted: Wanted<'_>) -> Fit {
+        let (Serves::Models(models), Wanted::Model(name, version)) = (&self.serves, wanted) else {
+            return Fit::Ready;
+        };
+        let mut fit = Fit::Unknown;
+        for served in models.iter().filter(|served| served.name == *name) {
+            match served.state {
+                _ if version.is_some_and(|version| version != served.version) => {
+                    if fit == Fit::Unknown {
+                        fit = Fit::OtherVersion;
+                    }
+                }
+                ModelState::Ready => return Fit::Ready,
+                state => fit = Fit::NotNow(state),
+            }
+        }
+        fit
+    }
+
+    /// Whether it takes new work at all.
+    pub(crate) const fn is_open(&self) -> bool {
+        self.standing.is_present() && !self.draining
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standing_has_one_spelling() {
+        for standing in [Standing::Alive, Standing::Suspect, Standing::Down, Standing::Left] {
+            assert_eq!(standing.to_string().parse(), Ok(standing));
+        }
+        assert!("Alive".parse::<Standing>().is_err() && "".parse::<Standing>().is_err());
+    }
+}

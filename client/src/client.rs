@@ -1,0 +1,220 @@
+//! The cluster as a program calls it.
+
+mod connect;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
+
+use lineside_certs::Identity;
+use lineside_mesh::{CloseCode, Destination, Mesh};
+use lineside_wire::{ClusterId, ClusterStatus, Empty, Health, MembersResult, ModelInfo, NodeId, method};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{net::ToSocketAddrs, task::JoinSet, time::Instant};
+
+use crate::{
+    AskError, CallError, InferCall, InferReply, InferRequest, IntoIdentity, PeerStatistics, Pool, Roster,
+};
+use connect::Shared;
+
+pub use connect::ConnectError;
+
+/// Longest wait for the answer to a question, all members that are asked together.
+const ASK_WITHIN: Duration = Duration::from_secs(5);
+
+/// A connection to a cluster, by way of all its doors. Cheap to clone; all clones are one client.
+///
+/// Lives on the tokio runtime that it was made in. The member list is asked for every few seconds and after
+/// failures, so a client that reached one member once finds the others, and outlives the first.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    identity: Arc<Identity>,
+    /// Asks for the member list; ends with the last clone of the client.
+    _refresher: JoinSet<()>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("node", &self.node()).field("cluster", &self.cluster()).finish()
+    }
+}
+
+impl Client {
+    /// Connects to a cluster by the first of these addresses that answers, and learns from there of all others.
+    ///
+    /// `identity` is an identity or its directory; `addresses` are like `"10.0.0.7:7443"`.
+    ///
+    /// # Errors
+    /// The identity cannot be used, or nobody at these addresses belongs to its cluster.
+    pub async fn connect<A: ToSocketAddrs>(
+        identity: impl IntoIdentity,
+        addresses: impl IntoIterator<Item = A>,
+    ) -> Result<Self, ConnectError> {
+        let identity = identity.into_identity()?;
+        let addresses = connect::resolve(addresses).await?;
+        let shared = Shared::connect(&identity, addresses).await?;
+        let mut refresher = JoinSet::new();
+        refresher.spawn(Arc::clone(&shared).keep_fresh());
+        Ok(Self(Arc::new(Inner { shared, identity, _refresher: refresher })))
+    }
+
+    /// Begins an inference.
+    pub fn infer(&self, model: &str) -> InferRequest {
+        InferRequest::new(self.clone(), model)
+    }
+
+    /// Runs an inference that is ready to be sent.
+    ///
+    /// # Errors
+    /// No member could answer in time; the error says why, and whether the model may have run.
+    pub async fn infer_raw(&self, call: InferCall) -> Result<InferReply, CallError> {
+        let result = self.0.shared.pool.infer(call).await;
+        match &result {
+            Err(CallError::NoNode { .. } | CallError::Lost { .. }) => self.0.shared.stale.notify_one(),
+            Err(
+                CallError::UnknownModel { .. }
+                | CallError::UnknownVersion { .. }
+                | CallError::AllBusy { .. }
+                | CallError::Late { .. }
+                | CallError::Refused { .. },
+            )
+            | Ok(_) => {}
+        }
+        result
+    }
+
+    /// The members as a door sees them, dead ones too.
+    ///
+    /// # Errors
+    /// Nobody answered.
+    pub async fn members(&self) -> Result<MembersResult, AskError> {
+        self.ask(method::CLUSTER_MEMBERS, &Empty {}).await
+    }
+
+    /// The models of the cluster, by name and version.
+    ///
+    /// # Errors
+    /// Nobody answered.
+    pub async fn models(&self) -> Result<Vec<ModelInfo>, AskError> {
+        // Not by `models.list`: when a node answers in the place of the doors, it knows its own models only.
+        Ok(Roster::new(self.members().await?).models().to_vec())
+    }
+
+    /// The cluster in numbers.
+    ///
+    /// # Errors
+    /// Nobody answered.
+    pub async fn status(&self) -> Result<ClusterStatus, AskError> {
+        self.ask(method::CLUSTER_STATUS, &Empty {}).await
+    }
+
+    /// Whether the cluster takes work, as a door sees it.
+    ///
+    /// # Errors
+    /// Nobody answered.
+    pub async fn health(&self) -> Result<Health, AskError> {
+        self.ask(method::HEALTH, &Empty {}).await
+    }
+
+    /// The time to a member and back, its greeting included when there is no connection yet.
+    ///
+    /// # Errors
+    /// It is not in the member list, or does not answer.
+    pub async fn ping(&self, node: NodeId) -> Result<Duration, AskError> {
+        let start = Instant::now();
+        let Empty {} = self.ask_member(node, method::PING, &Empty {}).await?;
+        Ok(start.elapsed())
+    }
+
+    /// Tells the cluster something, for example a line for its [`log`](lineside_certs::roles::LOG), and keeps nothing
+    /// of the answer.
+    ///
+    /// It goes as a request, so that this returns when one member has taken it. After a loss another member is told,
+    /// so two may have heard it.
+    ///
+    /// # Errors
+    /// Nobody took it, or the member refused it.
+    pub async fn notify<P: Serialize + Sync>(
+        &self,
+        method: &'static str,
+        params: &P,
+    ) -> Result<(), AskError> {
+        let _answer: serde::de::IgnoredAny = self.ask(method, params).await?;
+        Ok(())
+    }
+
+    /// Asks any door (when none answers, any node) a question that changes nothing; another one when it is lost.
+    ///
+    /// # Errors
+    /// Nobody answered within five seconds, or somebody refused.
+    pub async fn ask<P: Serialize + Sync, R: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        params: &P,
+    ) -> Result<R, AskError> {
+        self.0.shared.pool.ask(method, params, ASK_WITHIN).await
+    }
+
+    /// Asks one member, whatever the others are doing.
+    ///
+    /// # Errors
+    /// It is not in the member list, does not answer within five seconds, or refuses.
+    pub async fn ask_member<P: Serialize + Sync, R: DeserializeOwned>(
+        &self,
+        node: NodeId,
+        method: &'static str,
+        params: &P,
+    ) -> Result<R, AskError> {
+        let roster = self.roster();
+        let row = roster.rows().iter().find(|row| row.node == node);
+        let address = row.ok_or(AskError::UnknownMember(node))?.address;
+        let until = Instant::now() + ASK_WITHIN;
+        self.0.shared.pool.ask_at(Destination { node, address }, method, params, until).await
+    }
+
+    /// The member list as last heard, without asking.
+    #[must_use]
+    pub fn roster(&self) -> Arc<Roster> {
+        self.0.shared.roster.load_full()
+    }
+
+    /// What this client knows of the peers it calls: the doors, and the nodes, which it calls when no door is left.
+    #[must_use]
+    pub fn statistics(&self) -> std::collections::BTreeMap<NodeId, PeerStatistics> {
+        self.pool().balancer().statistics(Instant::now().into_std())
+    }
+
+    /// The pool underneath.
+    #[must_use]
+    pub fn pool(&self) -> &Pool<Mesh> {
+        &self.0.shared.pool
+    }
+
+    /// The cluster.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterId {
+        self.0.identity.cluster()
+    }
+
+    /// The id in this client's certificate.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.0.identity.node()
+    }
+
+    /// Says goodbye: ends every connection and waits, at most a second, until the peers know. Calls in flight, of
+    /// other clones too, are lost. A client that is only dropped says goodbye without waiting.
+    pub async fn close(self) {
+        self.0.shared.pool.transport().shutdown().await;
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for node in self.shared.connected() {
+            self.shared.pool.transport().close_peer(node, CloseCode::Bye);
+        }
+    }
+}

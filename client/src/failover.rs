@@ -1,0 +1,223 @@
+//! Decides what follows a try that failed.
+//!
+//! Pure: the failure, what the call has been through and the time left give the decision.
+//!
+//! | what happened | executed | then |
+//! |---|---|---|
+//! | busy, leaving, model not here or not now, unreachable | no | at once to a peer that was not asked yet |
+//! | the connection broke, a defect of the peer | maybe | once more after a short pause, if the call may be repeated |
+//! | the request is wrong, the model fails on it | – | give up: every peer would say the same |
+//! | the time ran out | – | give up |
+//!
+//! All tries together are at most as many as the pool's setting says (three, if it says nothing), and of those that may
+//! have run the model at most two.
+
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+use std::{num::NonZeroU8, time::Duration};
+
+use lineside_mesh::CallFailure;
+use lineside_wire::{CallContext, Executed, InferParams, NodeId};
+
+use crate::{Outcome, balancer::NoLease, call::CallError};
+use verdict::{Verdict, error_of};
+
+/// Tries of one call that may have run the model: the second may answer for the first, a third would most likely
+/// meet what the first two met.
+const RUNS_MAX: u8 = 2;
+
+/// Tries of one call when nothing else is set. Balancing avoids peers that are known to be full or gone: a third that
+/// refuses all the same means that the cluster has no room, and more tries would only add to its work.
+pub(crate) const ATTEMPTS_MAX: NonZeroU8 = NonZeroU8::new(3).expect("3 is not 0");
+
+/// Longest pause before the first repeat; it doubles for the next. The pause itself is random below it, so that
+/// calls that broke together do not come back together.
+const BACKOFF: Duration = Duration::from_millis(10);
+
+/// When to come again, where no peer said so.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// Peers that an error's reason names.
+const REASONS_MAX: usize = 3;
+
+/// What follows a failed try.
+#[derive(Clone, Debug)]
+pub(crate) enum Next {
+    /// Nothing was run: at once to a peer that was not asked yet.
+    Elsewhere,
+    /// It may have run, and may run again: after this pause, if the budget allows it.
+    Again {
+        /// The pause.
+        backoff: Duration,
+    },
+    /// The call has failed.
+    GiveUp(CallError),
+}
+
+/// What a call has been through.
+#[derive(Clone, Debug)]
+pub(crate) struct History {
+    repeatable: bool,
+    attempts_max: NonZeroU8,
+    tried: Vec<NodeId>,
+    tries: u8,
+    runs: u8,
+    full: usize,
+    retry_after: Option<Duration>,
+    not_here: usize,
+    reasons: Vec<String>,
+    unnamed: usize,
+    broken: Option<CallError>,
+}
+
+impl History {
+    /// A call that was not tried yet, and how often it may be. A call of a session may have changed what the node
+    /// remembers: it is repeated only when nothing was run, or under a key that the node knows it by.
+    #[must_use]
+    pub(crate) const fn new(context: &CallContext, attempts_max: NonZeroU8) -> Self {
+        Self {
+            attempts_max,
+            repeatable: context.session.is_none() || context.idempotency_key.is_some(),
+            tried: Vec::new(),
+            tries: 0,
+            runs: 0,
+            full: 0,
+            retry_after: None,
+            not_here: 0,
+            reasons: Vec::new(),
+            unnamed: 0,
+            broken: None,
+        }
+    }
+
+    /// Peers that were asked.
+    #[must_use]
+    pub(crate) fn tried(&self) -> &[NodeId] {
+        &self.tried
+    }
+
+    /// Notes that a try begins, and gives its number; the first is 0.
+    pub(crate) fn begin(&mut self) -> u8 {
+        let number = self.tries;
+        self.tries = self.tries.saturating_add(1);
+        number
+    }
+
+    /// Notes how the try ended, and decides: what the balancer learns of the peer, and what follows.
+    ///
+    /// `left` is the time until the deadline; `chance`, from 0 to below 1, places the pause.
+    pub(crate) fn failed(&mut self, failure: CallFailure, left: Duration, chance: f64) -> (Outcome, Next) {
+        let verdict = Verdict::of(&failure);
+        let node = node_of(&failure);
+        if !self.tried.contains(&node) {
+            self.tried.push(node);
+        }
+        let outcome = verdict.outcome(&failure);
+        (outcome, self.follow(verdict, failure, left, chance))
+    }
+
+    fn follow(&mut self, verdict: Verdict, failure: CallFailure, left: Duration, chance: f64) -> Next {
+        match verdict {
+            Verdict::Full { retry_after } => {
+                self.full += 1;
+                self.retry_after = [self.retry_after, retry_after].into_iter().flatten().min();
+            }
+            Verdict::NotHere => self.not_here += 1,
+            Verdict::Leaving | Verdict::NotNow | Verdict::NothingSent => {
+                if self.reasons.len() < REASONS_MAX {
+                    self.reasons.push(failure.to_string());
+                } else {
+                    self.unnamed += 1;
+                }
+            }
+            Verdict::Broken => return self.repeat(failure, left, chance),
+            Verdict::Late(executed) => return Next::GiveUp(self.late(executed)),
+            Verdict::Wrong => return Next::GiveUp(error_of(failure, self.tries)),
+        }
+        Next::Elsewhere
+    }
+
+    fn repeat(&mut self, failure: CallFailure, left: Duration, chance: f64) -> Next {
+        self.runs += 1;
+        let error = error_of(failure, self.tries);
+        let longest = BACKOFF * (1 << self.runs.saturating_sub(1).min(8));
+        let backoff = longest.mul_f64(chance);
+        if !self.repeatable || RUNS_MAX <= self.runs || self.is_spent() || left <= backoff {
+            return Next::GiveUp(error);
+        }
+        self.broken = Some(error);
+        Next::Again { backoff }
+    }
+
+    /// Whether no further try is allowed, whoever is left.
+    #[must_use]
+    pub(crate) const fn is_spent(&self) -> bool {
+        self.attempts_max.get() <= self.tries
+    }
+
+    /// The error of a call that the budget does not allow to be repeated.
+    #[must_use]
+    pub(crate) fn give_up(self, wanted: &InferParams) -> CallError {
+        self.without_peer(wanted, NoLease::Exhausted)
+    }
+
+    /// The error of a call that no peer is left for.
+    #[must_use]
+    pub(crate) fn without_peer(mut self, wanted: &InferParams, no_lease: NoLease) -> CallError {
+        let model = wanted.model.clone();
+        if let Some(error) = self.broken.take() {
+            return with_attempts(error, self.tries);
+        }
+        if 0 < self.full {
+            let retry_after = self.retry_after.unwrap_or(RETRY_AFTER);
+            return CallError::AllBusy { model, nodes: self.full, retry_after };
+        }
+        if !self.reasons.is_empty() {
+            let more = if self.unnamed == 0 { String::new() } else { format!("; and {} more", self.unnamed) };
+            return CallError::NoNode { model, reason: self.reasons.join("; ") + &more };
+        }
+        match (no_lease, wanted.version) {
+            (NoLease::UnknownVersion, Some(version)) => CallError::UnknownVersion { model, version },
+            (NoLease::Unknown | NoLease::UnknownVersion, _) => CallError::UnknownModel { model },
+            (NoLease::NotServing { reason }, _) => CallError::NoNode { model, reason },
+            (NoLease::Exhausted, Some(version)) if 0 < self.not_here => {
+                CallError::UnknownVersion { model, version }
+            }
+            (NoLease::Exhausted, None) if 0 < self.not_here => CallError::UnknownModel { model },
+            (NoLease::Exhausted, _) => {
+                CallError::NoNode { model, reason: "every node that has it rests after failures".to_owned() }
+            }
+        }
+    }
+
+    /// The error of a call whose time ran out; `executed` is about the last try.
+    #[must_use]
+    pub(crate) fn late(&self, executed: Executed) -> CallError {
+        let executed = if 0 < self.runs { Executed::Maybe } else { executed };
+        CallError::Late { attempts: self.tries, executed }
+    }
+}
+
+const fn node_of(failure: &CallFailure) -> NodeId {
+    match failure {
+        CallFailure::Unreachable { node, .. }
+        | CallFailure::Lost { node, .. }
+        | CallFailure::Fault { node, .. }
+        | CallFailure::Invalid { node, .. } => *node,
+    }
+}
+
+/// The same error, after further tries that ran nothing.
+fn with_attempts(error: CallError, tries: u8) -> CallError {
+    match error {
+        CallError::Lost { node, reason, .. } => CallError::Lost { node, reason, attempts: tries },
+        CallError::Refused { node, fault, .. } => CallError::Refused { node, fault, attempts: tries },
+        CallError::Late { executed, .. } => CallError::Late { executed, attempts: tries },
+        CallError::UnknownModel { .. }
+        | CallError::UnknownVersion { .. }
+        | CallError::NoNode { .. }
+        | CallError::AllBusy { .. } => error,
+    }
+}

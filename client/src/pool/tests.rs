@@ -1,0 +1,363 @@
+//! Whole calls over a fake network, in paused time.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, atomic::AtomicU32, atomic::Ordering::Relaxed},
+};
+
+use lineside_mesh::DialError;
+use lineside_wire::{Fault, FaultCode, InferParams, ModelName, ModelState, ModelVersion, PayloadBuilder};
+use rand::{SeedableRng, rngs::StdRng};
+use serde::Serialize;
+
+use super::*;
+use crate::{Balancing, Candidate, Served, Serves, Standing};
+
+/// How a node of the fake network behaves.
+#[derive(Clone, Copy, Debug)]
+enum Manner {
+    /// Answers after this time.
+    Works(Duration),
+    /// Answers with this fault.
+    Fails(FaultCode),
+    /// The connection breaks after this time.
+    Breaks(Duration),
+    /// Cannot be reached.
+    Away,
+    /// Never answers.
+    Silent,
+}
+
+/// A network of nodes that behave as they are told.
+#[derive(Default)]
+struct Network {
+    manners: Mutex<BTreeMap<NodeId, Manner>>,
+    seen: Mutex<Vec<(NodeId, CallContext)>>,
+    open: AtomicU32,
+}
+
+/// Counts a call at a node until it ends or is cancelled.
+struct Open<'a>(&'a AtomicU32);
+
+impl<'a> Open<'a> {
+    fn begin(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Transport for Arc<Network> {
+    async fn call<P: Serialize + Send>(
+        &self,
+        to: Destination,
+        call: Outbound<P>,
+    ) -> Result<Reply, CallFailure> {
+        let _open = Open::begin(&self.open);
+        let node = to.node;
+        self.seen.lock().unwrap().push((node, call.context));
+        let manner = self.manners.lock().unwrap()[&node];
+        match manner {
+            Manner::Works(time) => {
+                sleep(time).await;
+                Ok(sum(node))
+            }
+            Manner::Fails(code) => {
+                let fault = Fault::new(code, "told so");
+                Err(CallFailure::Fault { node, fault, report: None })
+            }
+            Manner::Breaks(time) => {
+                sleep(time).await;
+                Err(CallFailure::Lost { node, sent: true, reason: "idle".to_owned() })
+            }
+            Manner::Away => {
+                let address = to.address;
+                let error = DialError::Unreachable { address, reason: "no route".to_owned() };
+                Err(CallFailure::Unreachable { node, error })
+            }
+            Manner::Silent => std::future::pending().await,
+        }
+    }
+}
+
+/// `{"model": "add", "version": "1", "outputs": []}` in MessagePack.
+fn sum(node: NodeId) -> Reply {
+    let mut result = vec![0x83];
+    for text in ["model", "add", "version", "1", "outputs"] {
+        result.push(0xa0 | u8::try_from(text.len()).unwrap());
+        result.extend_from_slice(text.as_bytes());
+    }
+    result.push(0x90);
+    let load = LoadReport { running: 0, queued: 0, slots: 2 };
+    let report = RunReport { node, load, queue_us: 10, run_us: 20, attempts: 1 };
+    Reply { result: result.into(), payload: Bytes::new(), report: Some(report) }
+}
+
+struct Floor {
+    pool: Arc<Pool<Arc<Network>>>,
+    network: Arc<Network>,
+}
+
+fn id(name: &str) -> NodeId {
+    let mut bytes = [0; 16];
+    bytes[..name.len()].copy_from_slice(name.as_bytes());
+    NodeId::from_bytes(bytes)
+}
+
+fn add() -> ModelName {
+    "add".parse().unwrap()
+}
+
+fn candidate(name: &str) -> Candidate {
+    Candidate {
+        node: id(name),
+        name: name.into(),
+        address: ([127, 0, 0, 1], 7443).into(),
+        standing: Standing::Alive,
+        draining: false,
+        epoch: 1,
+        slots: 2,
+        load: Some(LoadReport { running: 0, queued: 0, slots: 2 }),
+        serves: Serves::Models(vec![Served {
+            name: add(),
+            version: ModelVersion(1),
+            state: ModelState::Ready,
+        }]),
+    }
+}
+
+const QUICK: Manner = Manner::Works(Duration::from_millis(5));
+
+impl Floor {
+    /// Nodes in the order in which they are asked while they have nothing to do.
+    fn with<const N: usize>(nodes: [(&str, Manner); N]) -> Self {
+        let now = Instant::now().into_std();
+        let balancer = Balancer::new(Balancing::default(), &mut StdRng::seed_from_u64(7), now);
+        balancer.update(nodes.iter().map(|(name, _)| candidate(name)).collect(), now);
+        let network = Arc::new(Network::default());
+        *network.manners.lock().unwrap() = nodes.iter().map(|(name, manner)| (id(name), *manner)).collect();
+        let pool = Pool::new(Arc::clone(&network), Arc::new(balancer), Arc::new(Budget::new(now)));
+        Self { pool: Arc::new(pool), network }
+    }
+
+    fn set_attempts_max(&mut self, attempts_max: u8) {
+        Arc::get_mut(&mut self.pool).unwrap().attempts_max = NonZeroU8::new(attempts_max).unwrap();
+    }
+
+    async fn send(&self) -> Result<InferReply, CallError> {
+        self.pool.infer(call(Duration::from_secs(10))).await
+    }
+
+    fn asked(&self) -> Vec<NodeId> {
+        self.network.seen.lock().unwrap().iter().map(|(node, _)| *node).collect()
+    }
+
+    fn contexts(&self) -> Vec<CallContext> {
+        self.network.seen.lock().unwrap().iter().map(|(_, context)| context.clone()).collect()
+    }
+
+    fn in_flight(&self) -> u32 {
+        let statistics = self.pool.balancer().statistics(Instant::now().into_std());
+        statistics.values().map(|peer| peer.in_flight).sum()
+    }
+}
+
+fn call(within: Duration) -> InferCall {
+    InferCall {
+        params: InferParams {
+            model: add(),
+            version: None,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            parameters: BTreeMap::new(),
+        },
+        payload: PayloadBuilder::new(),
+        deadline: Instant::now() + within,
+        context: CallContext::default(),
+    }
+}
+
+fn of_session(within: Duration) -> InferCall {
+    let context = CallContext { session: Some("belt 4".to_owned()), ..CallContext::default() };
+    InferCall { context, ..call(within) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_says_who_gave_it_and_frees_the_place() {
+    let floor = Floor::with([("press", QUICK)]);
+    let reply = floor.send().await.unwrap();
+    assert_eq!((reply.report.node, reply.report.attempts), (id("press"), 1));
+    assert_eq!(reply.result.version, ModelVersion(1));
+    assert_eq!(floor.in_flight(), 0);
+    let statistics = floor.pool.balancer().statistics(Instant::now().into_std());
+    let press = statistics[&id("press")];
+    assert_eq!((press.calls, press.failures), (1, 0));
+    assert!(Duration::from_millis(5) <= press.p95.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_node_passes_the_call_on_and_is_not_blamed() {
+    let floor = Floor::with([("press", Manner::Fails(FaultCode::Busy)), ("weld", QUICK)]);
+    let reply = floor.send().await.unwrap();
+    assert_eq!((reply.report.node, reply.report.attempts), (id("weld"), 2));
+    assert_eq!(floor.asked(), [id("press"), id("weld")]);
+    assert_eq!(floor.contexts().iter().map(|c| c.attempt).collect::<Vec<_>>(), [0, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_outlives_the_node_that_held_it() {
+    let floor = Floor::with([("press", Manner::Breaks(Duration::from_secs(2))), ("weld", QUICK)]);
+    let reply = floor.send().await.unwrap();
+    assert_eq!((reply.report.node, reply.report.attempts), (id("weld"), 2));
+    assert_eq!(floor.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_cannot_be_reached_are_passed_over_as_far_as_the_setting_allows() {
+    let away = Manner::Away;
+    let cluster = [("a", away), ("b", away), ("c", away), ("d", away), ("weld", QUICK)];
+    let floor = Floor::with(cluster);
+    let error = floor.send().await.unwrap_err();
+    assert!(matches!(error, CallError::NoNode { .. }), "{error:?}");
+    // Three are barred now.
+    assert_eq!(floor.send().await.unwrap().report.attempts, 2);
+    assert_eq!(floor.send().await.unwrap().report.attempts, 1);
+
+    let mut floor = Floor::with(cluster);
+    floor.set_attempts_max(5);
+    assert_eq!(floor.send().await.unwrap().report.attempts, 5);
+    let mut floor = Floor::with(cluster);
+    floor.set_attempts_max(1);
+    assert!(floor.send().await.is_err());
+    assert_eq!(floor.asked().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_a_session_is_not_repeated_after_a_loss() {
+    let floor = Floor::with([("press", Manner::Breaks(Duration::from_millis(1))), ("weld", QUICK)]);
+    let error = floor.pool.infer(of_session(Duration::from_secs(1))).await.unwrap_err();
+    assert!(matches!(error, CallError::Lost { attempts: 1, node, .. } if node == id("press")), "{error:?}");
+    assert_eq!(floor.asked(), [id("press")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_a_session_moves_on_when_nothing_was_run() {
+    let floor = Floor::with([("press", Manner::Fails(FaultCode::Busy)), ("weld", QUICK)]);
+    assert!(floor.pool.infer(of_session(Duration::from_secs(1))).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_tries_share_one_deadline() {
+    let floor =
+        Floor::with([("press", Manner::Breaks(Duration::from_millis(700))), ("weld", Manner::Silent)]);
+    let start = Instant::now();
+    let error = floor.pool.infer(call(Duration::from_secs(1))).await.unwrap_err();
+    assert!(matches!(error, CallError::Late { attempts: 2, executed: Executed::Maybe }), "{error:?}");
+    assert!((1_000..1_010).contains(&start.elapsed().as_millis()));
+    let left: Vec<_> = floor.contexts().iter().map(|c| c.timeout_us.unwrap()).collect();
+    assert_eq!(left[0], 1_000_000);
+    assert!((289_000..=300_000).contains(&left[1]), "{left:?}");
+    assert_eq!(floor.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_has_passed_sends_nothing() {
+    let floor = Floor::with([("press", QUICK)]);
+    let error = floor.pool.infer(call(Duration::ZERO)).await.unwrap_err();
+    assert!(matches!(error, CallError::Late { attempts: 0, executed: Executed::No }), "{error:?}");
+    assert!(floor.asked().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_call_is_taken_back_and_frees_its_place() {
+    let floor = Floor::with([("press", Manner::Silent)]);
+    let pool = Arc::clone(&floor.pool);
+    let mut calls = tokio::task::JoinSet::new();
+    let handle = calls.spawn(async move { pool.infer(call(Duration::from_secs(60))).await.map(drop) });
+    while floor.network.open.load(Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(floor.in_flight(), 1);
+    handle.abort();
+    assert!(calls.join_next().await.unwrap().is_err());
+    assert_eq!((floor.in_flight(), floor.network.open.load(Relaxed)), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_budget_ends_the_repeats_of_a_sick_cluster() {
+    let breaks = Manner::Breaks(Duration::from_millis(1));
+    let floor = Floor::with([("press", breaks), ("weld", breaks)]);
+    let mut tries = 0;
+    for _ in 0..100 {
+        tries += u32::from(floor.send().await.unwrap_err().attempts());
+    }
+    // The floor of 20 and a tenth of the calls: not a second try for each.
+    assert!((100..=130).contains(&tries), "{tries} tries for 100 calls");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_call_returns_to_the_only_node_there_is() {
+    let floor = Floor::with([("press", Manner::Breaks(Duration::from_millis(1)))]);
+    let error = floor.send().await.unwrap_err();
+    assert!(matches!(error, CallError::Lost { attempts: 2, .. }), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_model_no_node_and_all_busy_are_told_apart() {
+    let floor = Floor::with([("press", QUICK), ("weld", QUICK)]);
+    let mut unknown = call(Duration::from_secs(1));
+    unknown.params.model = "subtract".parse().unwrap();
+    assert!(matches!(floor.pool.infer(unknown).await, Err(CallError::UnknownModel { .. })));
+
+    let floor = Floor::with([("press", Manner::Away), ("weld", Manner::Away)]);
+    let error = floor.send().await.unwrap_err();
+    assert!(matches!(&error, CallError::NoNode { reason, .. } if reason.contains("no route")), "{error:?}");
+
+    let busy = Manner::Fails(FaultCode::Busy);
+    let floor = Floor::with([("press", busy), ("weld", busy)]);
+    assert!(matches!(floor.send().await, Err(CallError::AllBusy { nodes: 2, .. })));
+
+    let now = Instant::now().into_std();
+    let dead = Candidate { standing: Standing::Down, ..candidate("press") };
+    floor.pool.balancer().update(vec![dead], now);
+    let error = floor.send().await.unwrap_err();
+    assert!(matches!(&error, CallError::NoNode { reason, .. } if reason == "press is down"), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_request_is_refused_by_the_first_node() {
+    let floor = Floor::with([("press", Manner::Fails(FaultCode::InvalidParams)), ("weld", QUICK)]);
+    let error = floor.send().await.unwrap_err();
+    assert!(matches!(error, CallError::Refused { attempts: 1, .. }), "{error:?}");
+    // And no blame for it.
+    assert_eq!(floor.pool.balancer().statistics(Instant::now().into_std())[&id("press")].failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_calls_at_once_are_shared_evenly() {
+    let floor = Floor::with([("a", QUICK), ("b", QUICK), ("c", QUICK)]);
+    let calls = (0..30).map(|_| floor.send());
+    let replies = futures_util::future::join_all(calls).await;
+    let mut share = BTreeMap::<NodeId, usize>::new();
+    for reply in replies {
+        *share.entry(reply.unwrap().report.node).or_default() += 1;
+    }
+    assert!(share.values().all(|count| *count == 10), "{share:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_goes_to_the_next_member_when_one_is_silent() {
+    let floor = Floor::with([("press", Manner::Silent), ("weld", QUICK)]);
+    let within = Duration::from_secs(5);
+    let answer: Result<InferResult, _> = floor.pool.ask(method::HEALTH, &(), within).await;
+    assert!(answer.is_ok(), "{answer:?}");
+    assert_eq!(floor.asked(), [id("press"), id("weld")]);
+    let floor = Floor::with([("press", Manner::Fails(FaultCode::PermissionDenied))]);
+    let answer: Result<InferResult, _> = floor.pool.ask(method::HEALTH, &(), within).await;
+    assert!(matches!(answer, Err(AskError::Refused { .. })), "{answer:?}");
+}

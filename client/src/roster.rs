@@ -1,0 +1,211 @@
+//! The member list, and what follows from it: who can be called, which models there are, how the cluster is.
+//!
+//! Pure. A gateway makes it from discovery's view, a client program from a gateway's `cluster.members`; both then
+//! say the same about the same cluster.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, btree_map::Entry};
+
+use lineside_wire::{
+    ClusterId, ClusterStatus, LoadReport, MemberRow, MemberState, MembersResult, ModelInfo, ModelName,
+    ModelState, ModelVersion, NodeId, Role,
+};
+
+use crate::{Candidate, PeerStatistics, Served, Serves, Standing};
+
+/// A member list at one moment.
+#[derive(Clone, Debug)]
+pub struct Roster {
+    list: MembersResult,
+    models: Vec<ModelInfo>,
+}
+
+impl Roster {
+    /// The roster of a member list. Rows are sorted by name.
+    #[must_use]
+    pub fn new(mut list: MembersResult) -> Self {
+        list.members.sort_by(|a, b| (&a.name, a.node).cmp(&(&b.name, b.node)));
+        let models = merge(&list.members);
+        Self { list, models }
+    }
+
+    /// A roster without members.
+    #[must_use]
+    pub const fn empty(cluster: ClusterId, answered_by: NodeId) -> Self {
+        Self { list: MembersResult { cluster, answered_by, members: Vec::new() }, models: Vec::new() }
+    }
+
+    /// The members, without what a balancer knows of them.
+    #[must_use]
+    pub fn rows(&self) -> &[MemberRow] {
+        &self.list.members
+    }
+
+    /// The members, with what a balancer knows of them: the answer to `cluster.members`.
+    #[must_use]
+    pub fn members(&self, statistics: &BTreeMap<NodeId, PeerStatistics>) -> MembersResult {
+        let mut list = self.list.clone();
+        for row in &mut list.members {
+            let Some(known) = statistics.get(&row.node) else { continue };
+            row.in_flight = known.in_flight;
+            row.p95_us = known.p95.map(|p95| u64::try_from(p95.as_micros()).unwrap_or(u64::MAX));
+            row.calls = known.calls;
+            row.failures = known.failures;
+        }
+        list
+    }
+
+    /// The models of all nodes, by name and version: `READY` when at least one node serves it, with the slots of
+    /// all that do. Models of nodes that are down stay listed, those of nodes that left do not.
+    #[must_use]
+    pub fn models(&self) -> &[ModelInfo] {
+        &self.models
+    }
+
+    /// The cluster in numbers: the answer to `cluster.status`.
+    #[must_use]
+    pub fn status(&self) -> ClusterStatus {
+        let is_alive = |row: &&MemberRow| standing(row) == Standing::Alive;
+        let alive = self.rows().iter().filter(is_alive).count();
+        let nodes = || self.rows().iter().filter(|row| standing(row).is_present()).filter_map(node_of);
+        let loads = || nodes().map(|member| member.load);
+        let sum = |part: fn(LoadReport) -> u32| loads().map(part).fold(0, u32::saturating_add);
+        let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+        ClusterStatus {
+            cluster: self.list.cluster,
+            answered_by: self.list.answered_by,
+            alive: count(alive),
+            not_alive: count(self.rows().len() - alive),
+            models_ready: count(self.models.iter().filter(|model| model.state == ModelState::Ready).count()),
+            models: count(self.models.len()),
+            in_flight: sum(|load| load.running.saturating_add(load.queued)),
+            slots: sum(|load| load.slots),
+        }
+    }
+
+    /// Whether there is anybody to take work.
+    ///
+    /// # Errors
+    /// Nobody; the text says why.
+    pub fn ready(&self) -> Result<(), String> {
+        let nodes: Vec<_> =
+            self.rows().iter().filter_map(|row| node_of(row).map(|node| (row, node))).collect();
+        if nodes.is_empty() {
+            return Err("no node has been found yet; is one running, on this network?".to_owned());
+        }
+        match nodes.iter().any(|(row, node)| standing(row).is_present() && !node.draining) {
+            true => Ok(()),
+            false => Err(format!("none of the {} known nodes is alive and takes work", nodes.len())),
+        }
+    }
+
+    /// The nodes as candidates for calls of their models. Dead ones too: they know models that others may lack.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<Candidate> {
+        let candidate = |row: &MemberRow| {
+            let node = node_of(row)?;
+            let served = node.models.iter().map(|model| Served {
+                name: model.name.clone(),
+                version: model.version,
+                state: model.state,
+            });
+            Some(Candidate {
+                slots: node.load.slots,
+                // Before its first report a node's load is all zeros, and no node runs nothing at once.
+                load: (0 < node.load.slots).then_some(node.load),
+                serves: Serves::Models(served.collect()),
+                ..candidate(row, node)
+            })
+        };
+        self.rows().iter().filter_map(candidate).collect()
+    }
+
+    /// The doors as candidates for calls of any model.
+    #[must_use]
+    pub fn doors(&self) -> Vec<Candidate> {
+        let doors = self.rows().iter().filter_map(|row| {
+            let member = row.member.as_ref().filter(|member| member.door)?;
+            Some(candidate(row, member))
+        });
+        doors.collect()
+    }
+}
+
+/// A candidate for any call. What a door has to do is not known, so all weigh the same.
+fn candidate(row: &MemberRow, member: &MemberState) -> Candidate {
+    Candidate {
+        node: row.node,
+        name: member.name.as_str().into(),
+        address: row.address,
+        standing: standing(row),
+        draining: member.draining,
+        epoch: member.epoch,
+        slots: 1,
+        load: Some(LoadReport::default()),
+        serves: Serves::Anything,
+    }
+}
+
+/// A standing that this release does not know is not trusted with calls.
+fn standing(row: &MemberRow) -> Standing {
+    row.state.parse().unwrap_or(Standing::Down)
+}
+
+fn node_of(row: &MemberRow) -> Option<&MemberState> {
+    row.member.as_ref().filter(|member| member.role == Role::Node)
+}
+
+/// One list of models out of those of all nodes.
+fn merge(rows: &[MemberRow]) -> Vec<ModelInfo> {
+    let mut merged: BTreeMap<(ModelName, ModelVersion), ModelInfo> = BTreeMap::new();
+    for row in rows {
+        let Some(node) = node_of(row).filter(|_| standing(row) != Standing::Left) else { continue };
+        for model in &node.models {
+            let model = as_seen(row, node, model);
+            match merged.entry((model.name.clone(), model.version)) {
+                Entry::Vacant(place) => drop(place.insert(model)),
+                Entry::Occupied(mut place) => combine(place.get_mut(), model),
+            }
+        }
+    }
+    merged.into_values().collect()
+}
+
+/// A model as far as its node can be called for it.
+fn as_seen(row: &MemberRow, node: &MemberState, model: &ModelInfo) -> ModelInfo {
+    let why_not = match standing(row) {
+        Standing::Alive | Standing::Suspect if node.draining => Some(format!("{} is leaving", node.name)),
+        Standing::Alive | Standing::Suspect => None,
+        Standing::Down | Standing::Left => Some(format!("{} is down", node.name)),
+    };
+    let mut model = model.clone();
+    if let Some(reason) = why_not {
+        model.state = ModelState::Unavailable;
+        model.reason = Some(reason);
+    }
+    if model.state != ModelState::Ready {
+        model.slots = 0;
+    }
+    model
+}
+
+/// Adds what another node says of the same model.
+fn combine(model: &mut ModelInfo, other: ModelInfo) {
+    const fn rank(state: ModelState) -> u8 {
+        match state {
+            ModelState::Ready => 0,
+            ModelState::Loading => 1,
+            ModelState::Unloading => 2,
+            ModelState::Unavailable => 3,
+        }
+    }
+    let slots = model.slots.saturating_add(other.slots);
+    let (better, worse) =
+        if rank(other.state) < rank(model.state) { (other, model.clone()) } else { (model.clone(), other) };
+    let knows = !better.inputs.is_empty() || !better.outputs.is_empty();
+    let (inputs, outputs) =
+        if knows { (better.inputs, better.outputs) } else { (worse.inputs, worse.outputs) };
+    *model = ModelInfo { inputs, outputs, slots, ..better };
+}
