@@ -1,0 +1,202 @@
+//! The handle: what the rest of the process says to the gossip thread, and hears of it.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use lineside_wire::{ClusterId, MemberState, NodeId};
+use rand::{SeedableRng, rngs::StdRng};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, timeout},
+};
+
+use crate::{
+    Carrier, ClusterView, Counters, DiscoveryError, MdnsConfig, PACKET_BYTES_MAX, Pace, disk, driver,
+    epoch::EpochFile, identity::is_dialable, remembered::Remembered, view::Roster,
+};
+
+/// Packets that wait for the gossip thread, about a megabyte. A cluster of 256 sends a member a few dozen per second.
+const PACKETS_MAX: usize = 1024;
+
+/// Greetings that wait for the gossip thread. They may be long: each has a member's models in it.
+const GREETINGS_MAX: usize = 64;
+
+/// Longest time that saying goodbye may take: a second of gossip, and as much for mDNS.
+const LEAVE_MAX: Duration = Duration::from_millis(2500);
+
+/// What discovery needs to know.
+#[derive(Clone, Debug)]
+pub struct DiscoveryConfig {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// How eagerly members watch each other.
+    pub pace: Pace,
+    /// Where members are, as a person says: whoever answers there.
+    pub seeds: Vec<SocketAddr>,
+    /// How mDNS is used; `None` turns it off.
+    pub mdns: Option<MdnsConfig>,
+    /// Where the count of starts and the remembered members are kept. One process at a time.
+    pub state_dir: PathBuf,
+}
+
+/// A counted start.
+#[derive(Debug)]
+pub struct Opened {
+    config: DiscoveryConfig,
+    epoch: EpochFile,
+    remembered: Remembered,
+}
+
+impl Opened {
+    /// The epoch of this start: the member's state must carry it.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.epoch()
+    }
+
+    /// Starts the gossip thread. The epoch of `own` is set to [`Self::epoch`], whatever it says.
+    ///
+    /// # Errors
+    /// No thread can be had, or nobody could dial the address in `own`.
+    pub fn start(self, own: MemberState, carrier: Arc<dyn Carrier>) -> Result<Discovery, DiscoveryError> {
+        if !is_dialable(own.address) {
+            return Err(DiscoveryError::Address { address: own.address });
+        }
+        let own = MemberState { epoch: self.epoch(), ..own };
+        let first_view = Roster::new(self.config.cluster, &own, Instant::now()).snapshot();
+        let (view_in, view) = watch::channel(first_view);
+        let (packets, packets_out) = mpsc::channel(PACKETS_MAX);
+        let (greetings, greetings_out) = mpsc::channel(GREETINGS_MAX);
+        let (own_in, own_out) = watch::channel(own.clone());
+        let (leave, leave_out) = watch::channel(false);
+        let (end, ended) = watch::channel(());
+        let shared = Arc::new(Shared::new(own.epoch));
+        let inlets =
+            driver::Inlets { packets: packets_out, greetings: greetings_out, own: own_out, leave: leave_out };
+        let parts = driver::Parts {
+            config: self.config,
+            own,
+            epoch: self.epoch,
+            remembered: self.remembered,
+            carrier,
+            view: view_in,
+            shared: Arc::clone(&shared),
+            rng: StdRng::from_rng(&mut rand::rng()),
+        };
+        driver::spawn(parts, inlets, end).map_err(DiscoveryError::Thread)?;
+        Ok(Discovery(Arc::new(Handle { view, packets, greetings, own: own_in, leave, ended, shared })))
+    }
+}
+
+/// Who is there: a handle on the gossip thread, cheap to clone. The thread ends with the last handle.
+#[derive(Clone, Debug)]
+pub struct Discovery(Arc<Handle>);
+
+#[derive(Debug)]
+struct Handle {
+    view: watch::Receiver<Arc<ClusterView>>,
+    packets: mpsc::Sender<(NodeId, Bytes)>,
+    greetings: mpsc::Sender<MemberState>,
+    own: watch::Sender<MemberState>,
+    leave: watch::Sender<bool>,
+    ended: watch::Receiver<()>,
+    shared: Arc<Shared>,
+}
+
+impl Discovery {
+    /// Opens the state directory and counts this start. The count is on the disk before this returns.
+    ///
+    /// # Errors
+    /// The directory cannot be used, or the count in it is damaged.
+    pub fn open(config: DiscoveryConfig) -> Result<Opened, DiscoveryError> {
+        disk::make_directory(&config.state_dir)
+            .map_err(|source| DiscoveryError::Directory { path: config.state_dir.clone(), source })?;
+        let epoch = EpochFile::count_start(&config.state_dir)?;
+        let remembered = Remembered::open(&config.state_dir);
+        Ok(Opened { config, epoch, remembered })
+    }
+
+    /// The cluster as this process sees it. The sender goes away when the gossip thread ends.
+    #[must_use]
+    pub fn view(&self) -> watch::Receiver<Arc<ClusterView>> {
+        self.0.view.clone()
+    }
+
+    /// Hands over a gossip packet that came over the connection with `from`. Never waits: a packet that finds the
+    /// queue full is dropped and counted, as the network might have done.
+    pub fn packet(&self, from: NodeId, packet: Bytes) {
+        let too_long = PACKET_BYTES_MAX < packet.len();
+        if too_long || self.0.packets.try_send((from, packet)).is_err() {
+            self.0.shared.count_dropped();
+        }
+    }
+
+    /// Tells that a peer greeted us and said this of itself. Never waits, as [`Self::packet`]. The caller vouches
+    /// that the state is of the node in the peer's certificate.
+    pub fn met(&self, state: MemberState) {
+        if self.0.greetings.try_send(state).is_err() {
+            self.0.shared.count_dropped();
+        }
+    }
+
+    /// Tells that our own state is now this; the newest wins. Node and epoch in it are not looked at.
+    pub fn own(&self, state: MemberState) {
+        self.0.own.send_replace(state);
+    }
+
+    /// The epoch of this member now. It grows when the others took it for dead, or knew a later life of it; the
+    /// state that peers are told must carry it.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.0.shared.epoch.load(Ordering::Relaxed)
+    }
+
+    /// What went wrong so far, and how often.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let dropped = self.0.shared.dropped.load(Ordering::Relaxed);
+        Counters { dropped, ..*self.0.shared.counters() }
+    }
+
+    /// Says goodbye, by gossip and by mDNS, and ends the gossip thread. Returns when that is done, at the latest
+    /// after a few seconds. Dropping the future takes nothing back.
+    pub async fn leave(&self) {
+        self.0.leave.send_replace(true);
+        let mut ended = self.0.ended.clone();
+        let gone = async { while ended.changed().await.is_ok() {} };
+        if timeout(LEAVE_MAX, gone).await.is_err() {
+            tracing::warn!("the goodbye was not said in time");
+        }
+    }
+}
+
+/// What the thread and the handles both touch.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    counters: Mutex<Counters>,
+    dropped: AtomicU64,
+    pub(crate) epoch: AtomicU64,
+}
+
+impl Shared {
+    fn new(epoch: u64) -> Self {
+        Self { counters: Mutex::default(), dropped: AtomicU64::new(0), epoch: AtomicU64::new(epoch) }
+    }
+
+    /// Held for a copy only.
+    pub(crate) fn counters(&self) -> MutexGuard<'_, Counters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_dropped(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,205 @@
+//! One turn: an event goes in, and what the cores want is done. Nothing here waits.
+
+use std::sync::atomic::Ordering;
+
+use lineside_wire::MemberState;
+use tokio::time::Instant;
+
+use super::{Brought, Driver, Event, MdnsEvent};
+use crate::{
+    Counters, GreetError,
+    gossip::{Input, Output},
+    ladder::{Answer, Dial, Verdict},
+};
+
+/// A person should know of a seed that did not answer so many times in a row.
+const SEED_FAILURES_TOLD: u32 = 3;
+
+impl Driver {
+    pub(super) fn turn(&mut self, event: Event, now: Instant) {
+        let input = self.take_in(event, now);
+        self.gossip.handle(input, now);
+        self.carry_out(now);
+        self.dial(now);
+        self.remembered.save(false, now);
+        self.warn_if_lonely(now);
+        self.count(now);
+    }
+
+    /// What the event is to gossip.
+    fn take_in(&mut self, event: Event, now: Instant) -> Input {
+        match event {
+            Event::Packet { from, bytes } => Input::Packet { from, bytes },
+            Event::Greeted(state) => Input::Met(Box::new(state)),
+            Event::Own(state) => {
+                self.ladder.own_address(state.address);
+                if let Some(mdns) = &mut self.mdns {
+                    mdns.announce(state.address);
+                }
+                Input::Own(Box::new(state))
+            }
+            Event::Brought(Brought::Greeting { dial, result }) => self.dialled(dial, result, now),
+            Event::Brought(Brought::State { node, result }) => {
+                if let Err(reason) = &result {
+                    tracing::debug!(%node, %reason, "a member did not give its state");
+                }
+                Input::Fetched { node, state: result.ok().map(Box::new) }
+            }
+            Event::Mdns(event) => {
+                self.heard(event, now);
+                Input::Wake
+            }
+            Event::Leave => {
+                self.leaving = true;
+                Input::Leave
+            }
+            Event::Abandoned => {
+                self.ended = true;
+                Input::Wake
+            }
+            Event::Wake => Input::Wake,
+        }
+    }
+
+    fn dialled(
+        &mut self,
+        dial: Dial,
+        result: Result<Option<MemberState>, GreetError>,
+        now: Instant,
+    ) -> Input {
+        let answer = match &result {
+            Ok(Some(state)) => Answer::Member(state.node),
+            Ok(None) => Answer::NoMember,
+            Err(GreetError::Stranger(_)) => Answer::Stranger,
+            Err(GreetError::Failed(_)) => Answer::Nobody,
+        };
+        let reason = result.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        let address = dial.address;
+        match self.ladder.ended(dial, answer, now) {
+            Verdict::Reached => {
+                self.counters.dials_good += 1;
+                if let Ok(Some(state)) = result {
+                    return Input::Met(Box::new(state));
+                }
+            }
+            Verdict::Ourselves => tracing::debug!(%address, "a seed is this member itself"),
+            Verdict::WrongIdentity => {
+                self.counters.dials_wrong_identity += 1;
+                if dial.expect.is_none() {
+                    tracing::warn!(%address, reason, "who answers at a seed's address is no member of this cluster");
+                } else {
+                    tracing::debug!(%address, reason, "somebody else than expected was at an address");
+                }
+            }
+            Verdict::NoMember => {
+                self.counters.dials_no_member += 1;
+                if dial.expect.is_none() {
+                    tracing::warn!(%address, "who answers at a seed's address is no member, but a client");
+                }
+            }
+            Verdict::Failed(times) => {
+                self.counters.dials_failed += 1;
+                if dial.expect.is_none() && times == SEED_FAILURES_TOLD {
+                    tracing::warn!(%address, %reason, "a seed cannot be reached; it is tried on");
+                } else {
+                    tracing::debug!(%address, %reason, times, "nobody was reached");
+                }
+            }
+        }
+        Input::Wake
+    }
+
+    fn heard(&mut self, event: MdnsEvent, now: Instant) {
+        // Whatever record it was: multicast works.
+        self.mdns_heard |= !matches!(event, MdnsEvent::Rebrowsed | MdnsEvent::Failed);
+        match event {
+            MdnsEvent::Hint { node, addresses } => {
+                if self.ladder.hint(node, &addresses, now) {
+                    self.counters.hints += 1;
+                    self.lonely_at = None;
+                } else {
+                    self.counters.hints_refused += 1;
+                }
+            }
+            MdnsEvent::HintGone(node) => self.ladder.hint_gone(node),
+            MdnsEvent::OwnHeard => {}
+            MdnsEvent::Foreign => self.counters.mdns_foreign += 1,
+            MdnsEvent::Invalid => self.counters.mdns_invalid += 1,
+            MdnsEvent::Rebrowsed => self.counters.mdns_rebrowsed += 1,
+            MdnsEvent::Failed => self.mdns_heard = false,
+        }
+    }
+
+    fn carry_out(&mut self, now: Instant) {
+        while let Some(output) = self.gossip.poll_output() {
+            match output {
+                Output::Renewed { epoch } => self.renewed(epoch),
+                Output::Send { to, address, packet } => self.carrier.send(to, address, packet),
+                Output::Fetch { node, address } => self.errands.ask(&*self.carrier, node, address),
+                Output::View(view) => {
+                    self.remembered.saw(&view);
+                    self.view.send_replace(view);
+                }
+                Output::Gone(node) => {
+                    tracing::info!(%node, "a member is gone");
+                    if let Some(mdns) = &self.mdns {
+                        mdns.verify(node);
+                    }
+                }
+                Output::Contested => tracing::error!(
+                    "the cluster knows another life of this member again and again: two processes may have the \
+                     same node id, for example after a disk was copied"
+                ),
+                Output::Left => self.ended = true,
+            }
+        }
+        let alone = self.gossip.is_alone();
+        if !alone {
+            self.lonely_at = None;
+        }
+        if self.ladder.alone(alone) {
+            // Nobody is left: those who were there last are the first to ask.
+            let last = self.remembered.addresses().iter().map(|(node, address)| (*node, *address));
+            self.ladder.remember(last, now);
+        }
+    }
+
+    fn renewed(&mut self, epoch: u64) {
+        tracing::info!(
+            epoch,
+            "this member begins another life: the others took it for dead, or know a later one"
+        );
+        if let Err(error) = self.epoch.renewed(epoch) {
+            tracing::error!(%error, epoch, "the count of lives cannot be written; the next start may count too low");
+        }
+        self.shared.epoch.store(epoch, Ordering::Relaxed);
+    }
+
+    fn dial(&mut self, now: Instant) {
+        if self.leaving || self.ended {
+            return;
+        }
+        while let Some(dial) = self.ladder.next_dial(|node| self.gossip.is_active(node), now) {
+            self.errands.dial(&*self.carrier, dial);
+        }
+    }
+
+    fn warn_if_lonely(&mut self, now: Instant) {
+        if self.lonely_at.take_if(|at| *at <= now).is_none() {
+            return;
+        }
+        tracing::warn!(
+            own_record_heard = self.mdns_heard,
+            seeds = self.seeds,
+            "no other member was found by mDNS. If there are some: Wi-Fi with client isolation, VLANs and Docker's \
+             bridge networks keep multicast away; set member.seeds to the address of one other member"
+        );
+    }
+
+    fn count(&mut self, now: Instant) {
+        let gossip = *self.gossip.counters();
+        let mdns = self.mdns_state();
+        let counters = Counters { gossip, mdns, last_turn: Some(now), ..self.counters };
+        *self.shared.counters() = counters;
+    }
+}

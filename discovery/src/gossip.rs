@@ -1,0 +1,430 @@
+//! SWIM with its surroundings, as a state machine: no clock, no socket, no task.
+//!
+//! [`Gossip::handle`] takes what happened and when; [`Gossip::poll_output`] gives what to do about it;
+//! [`Gossip::next_wake`] says when to come back. The same calls with the same seed give the same cluster.
+//!
+//! A packet is judged before foca sees it: it must be of our cluster, name as its sender the member whose
+//! certificate the connection has, and be meant for us. No packet makes the list longer than [`crate::MEMBERS_MAX`].
+
+mod leaving;
+mod screen;
+mod settings;
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, VecDeque},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use foca::{AccumulatingRuntime, Foca, OwnedNotification, State, Timer};
+use lineside_wire::{ClusterId, MemberState, NodeId};
+use rand::{SeedableRng, rngs::StdRng};
+use tokio::time::Instant;
+
+use self::{leaving::Leaving, screen::Limiter, settings::swim_config};
+use crate::{
+    Pace,
+    codec::Codec,
+    counters::GossipCounters,
+    fetches::Fetches,
+    identity::{ClusterTag, Identity, is_dialable},
+    publish::Publisher,
+    summary::{MemberSummary, Summaries, SummaryHandler, models_digest},
+    targets::Targets,
+    timers::Timers,
+    view::{Change, ClusterView, Life, Roster, Standing},
+};
+
+/// Changes of load and of last evidence wait for each other this long before a new view goes out.
+const VIEW_EVERY: Duration = Duration::from_millis(100);
+
+/// Evidence alone is worth a new view this often.
+const SEEN_EVERY: Duration = Duration::from_secs(1);
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// A packet came over the connection with `from`, as its certificate says.
+    Packet { from: NodeId, bytes: Bytes },
+    /// A peer proved who it is and said this of itself.
+    Met(Box<MemberState>),
+    /// What became of an [`Output::Fetch`]; `None` when it failed.
+    Fetched { node: NodeId, state: Option<Box<MemberState>> },
+    /// Our own state is now this.
+    Own(Box<MemberState>),
+    /// Time to go.
+    Leave,
+    /// The time of [`Gossip::next_wake`] has come.
+    Wake,
+}
+
+/// What to do.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// Our own identity has this epoch now: keep it before anything else goes out.
+    Renewed {
+        epoch: u64,
+    },
+    Send {
+        to: NodeId,
+        address: SocketAddr,
+        packet: Bytes,
+    },
+    /// Ask this member for its state.
+    Fetch {
+        node: NodeId,
+        address: SocketAddr,
+    },
+    /// Pass this view on.
+    View(Arc<ClusterView>),
+    /// This member no longer takes part.
+    Gone(NodeId),
+    /// Others believe in a later life of ours again and again: two processes may share our node id.
+    Contested,
+    /// Everybody was told that we left.
+    Left,
+}
+
+type Swim = Foca<Identity, Codec, StdRng, SummaryHandler>;
+
+/// The state machine. See the page of this file.
+pub(crate) struct Gossip {
+    swim: Swim,
+    runtime: AccumulatingRuntime<Identity>,
+    timers: Timers<Timer<Identity>>,
+    codec: Codec,
+    own: MemberState,
+    own_digest: u64,
+    roster: Roster,
+    summaries: Rc<RefCell<Summaries>>,
+    publisher: Publisher,
+    targets: Targets,
+    fetches: Fetches,
+    /// Lives that others forced on us by taking us for dead, and by knowing a later one.
+    burials: Limiter,
+    catch_ups: Limiter,
+    leaving: Leaving,
+    change: Change,
+    seen_changed: bool,
+    view_sent: Instant,
+    rng: StdRng,
+    outputs: VecDeque<Output>,
+    counters: GossipCounters,
+}
+
+impl Gossip {
+    /// A member by itself, with the epoch that `own` has.
+    pub(crate) fn new(
+        cluster: ClusterId,
+        pace: Pace,
+        own: MemberState,
+        now: Instant,
+        mut rng: StdRng,
+    ) -> Self {
+        let tag = ClusterTag::of(cluster);
+        let codec = Codec::new(tag);
+        let identity = Identity::new(tag, own.node, own.address, own.epoch);
+        let summaries = Rc::new(RefCell::new(Summaries::new(own.node)));
+        let swim = Foca::with_custom_broadcast(
+            identity,
+            swim_config(pace),
+            StdRng::from_rng(&mut rng),
+            codec,
+            SummaryHandler(Rc::clone(&summaries)),
+        );
+        Self {
+            swim,
+            runtime: AccumulatingRuntime::new(),
+            timers: Timers::new(),
+            codec,
+            own_digest: models_digest(&own.models),
+            roster: Roster::new(cluster, &own, now),
+            own,
+            summaries,
+            publisher: Publisher::new(),
+            targets: Targets::default(),
+            fetches: Fetches::default(),
+            burials: Limiter::default(),
+            catch_ups: Limiter::default(),
+            leaving: Leaving::No,
+            change: Change::Major,
+            seen_changed: false,
+            view_sent: now,
+            rng,
+            outputs: VecDeque::new(),
+            counters: GossipCounters::default(),
+        }
+    }
+
+    /// Takes in what happened.
+    pub(crate) fn handle(&mut self, input: Input, now: Instant) {
+        if self.leaving == Leaving::Done {
+            return;
+        }
+        match input {
+            Input::Packet { from, bytes } => self.packet(from, &bytes, now),
+            Input::Met(state) => self.met(&state, now),
+            Input::Fetched { node, state } => self.fetched(node, state, now),
+            Input::Own(state) => self.own_changed(*state, now),
+            Input::Leave => self.leave(now),
+            Input::Wake => {}
+        }
+        self.wake(now);
+        self.settle(now);
+    }
+
+    /// The next thing to do, until `None`.
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Input::Wake`] is wanted at the latest.
+    pub(crate) fn next_wake(&self, now: Instant) -> Option<Instant> {
+        if self.leaving == Leaving::Done {
+            return None;
+        }
+        // Only what this phase does may wake it: a wait that nothing ends would have the driver turn without rest.
+        let (leaving, publishes, announces) = match self.leaving {
+            Leaving::No | Leaving::Done => (None, true, true),
+            Leaving::Goodbye { until } => (Some(until), true, false),
+            Leaving::Gone { next, .. } => (Some(next), false, false),
+        };
+        let publish = (publishes && !self.is_alone()).then(|| self.publisher.next_wake(now));
+        let announce = if announces { self.targets.next_wake() } else { None };
+        let view = match (self.change, self.seen_changed) {
+            (Change::None, false) => None,
+            (Change::None, true) => Some(self.view_sent + SEEN_EVERY),
+            (Change::Minor | Change::Major, _) => Some(self.view_sent + VIEW_EVERY),
+        };
+        let waits = [self.timers.next(), self.fetches.next_wake(now)];
+        waits.into_iter().chain([leaving, publish, announce, view]).flatten().min()
+    }
+
+    /// Whether nobody else takes part.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.swim.num_members() == 0
+    }
+
+    /// Whether this member takes part, as far as we know.
+    pub(crate) fn is_active(&self, node: NodeId) -> bool {
+        self.roster.get(node).is_some_and(|member| member.standing.is_active())
+    }
+
+    pub(crate) fn counters(&self) -> &GossipCounters {
+        &self.counters
+    }
+
+    fn met(&mut self, state: &MemberState, now: Instant) {
+        if state.node == self.own.node {
+            return;
+        }
+        if !is_dialable(state.address) {
+            // No packet could carry it: it would be refused where it arrives.
+            return self.counters.malformed += 1;
+        }
+        let cluster = self.swim.identity().cluster;
+        self.targets.met(Identity::new(cluster, state.node, state.address, state.epoch), now);
+        self.take_state(state, now);
+    }
+
+    fn fetched(&mut self, node: NodeId, state: Option<Box<MemberState>>, now: Instant) {
+        let state = state.filter(|state| state.node == node && node != self.own.node);
+        self.fetches.answered(node, state.is_some(), now, &mut self.rng);
+        if let Some(state) = state {
+            self.take_state(&state, now);
+        }
+    }
+
+    fn take_state(&mut self, state: &MemberState, now: Instant) {
+        let summaries = self.summaries.borrow();
+        let change = self.roster.set_state(state.clone(), summaries.of(state.node), now);
+        self.change = self.change.max(change);
+    }
+
+    fn own_changed(&mut self, state: MemberState, now: Instant) {
+        if self.leaving != Leaving::No {
+            return; // The last word is said: what comes now could only take it back.
+        }
+        // Who we are and which life this is are not the caller's to say.
+        let state = MemberState { node: self.own.node, epoch: self.own.epoch, ..state };
+        if state.models != self.own.models {
+            self.own_digest = models_digest(&state.models);
+        }
+        self.publisher.changed(&self.own, &state);
+        let moved = state.address != self.own.address;
+        let quiet = MemberState { load: self.own.load, revision: self.own.revision, ..state.clone() };
+        self.change = self.change.max(if quiet == self.own { Change::Minor } else { Change::Major });
+        self.own = state;
+        if moved {
+            self.be_reborn(self.own.address, self.own.epoch.saturating_add(1));
+        }
+        self.roster.set_own(&self.own, Standing::Alive, now);
+    }
+
+    fn be_reborn(&mut self, address: SocketAddr, epoch: u64) {
+        let Some(next) = self.swim.identity().reborn(address, epoch) else { return };
+        if let Err(error) = self.swim.change_identity(next, &mut self.runtime) {
+            tracing::debug!(%error, "the own identity stays as it is");
+        }
+    }
+
+    /// Everything that waits for a time.
+    fn wake(&mut self, now: Instant) {
+        let mut due = self.timers.take_due(now);
+        // After a stall several are due at once; foca wants them in its own order then.
+        due.sort();
+        for timer in due {
+            if self.is_refuted(&timer) {
+                continue;
+            }
+            if let Err(error) = self.swim.handle_timer(timer, &mut self.runtime) {
+                tracing::debug!(%error, "a gossip timer found something amiss");
+            }
+        }
+        self.announce(now);
+        self.publish(now);
+        self.go(now);
+    }
+
+    /// Whether this is the end of a suspicion that its member has refuted. Foca 2.0 changes nothing then, but
+    /// tells the member all the same that it is dead, which costs it a life.
+    fn is_refuted(&self, timer: &Timer<Identity>) -> bool {
+        let Timer::ChangeSuspectToDown { member_id, incarnation, .. } = timer else { return false };
+        let mut members = self.swim.iter_membership_state();
+        !members.any(|member| member.id() == member_id && member.incarnation() == *incarnation)
+    }
+
+    fn announce(&mut self, now: Instant) {
+        let swim = &self.swim;
+        self.targets.retain(|target| {
+            let knows = |member: &foca::Member<Identity>| {
+                member.id().node == target.node && target.epoch <= member.id().epoch
+            };
+            !swim.iter_members().any(knows)
+        });
+        if self.leaving != Leaving::No {
+            return;
+        }
+        for target in self.targets.take_due(now, &mut self.rng) {
+            if let Err(error) = self.swim.announce(target, &mut self.runtime) {
+                tracing::debug!(%error, "an announcement was not made");
+            }
+        }
+    }
+
+    fn publish(&mut self, now: Instant) {
+        let due = !self.is_alone() && self.publisher.next_wake(now) <= now;
+        if !due || matches!(self.leaving, Leaving::Gone { .. }) {
+            return;
+        }
+        let urgent = self.publisher.is_urgent();
+        let epoch = self.swim.identity().epoch;
+        let heard = self.summaries.borrow().own_heard(epoch);
+        let summary = MemberSummary {
+            node: self.own.node,
+            epoch,
+            sequence: self.publisher.publish(heard, now),
+            revision: self.own.revision,
+            draining: self.own.draining,
+            leaving: self.leaving != Leaving::No,
+            door: self.own.door,
+            load: self.own.load,
+            models_digest: self.own_digest,
+        };
+        let told = self.swim.add_broadcast(&summary.encode());
+        let sent = if urgent { self.swim.broadcast(&mut self.runtime) } else { Ok(()) };
+        if let Err(error) = told.and(sent) {
+            tracing::debug!(%error, "a summary was not published");
+        }
+        self.roster.set_own(&self.own, Standing::Alive, now);
+        self.change = self.change.max(Change::Minor);
+    }
+
+    /// Turns what foca did into outputs, and compares its list with ours.
+    fn settle(&mut self, now: Instant) {
+        let identity = self.swim.identity();
+        if identity.epoch != self.own.epoch && self.leaving == Leaving::No {
+            self.own.epoch = identity.epoch;
+            self.outputs.push_back(Output::Renewed { epoch: identity.epoch });
+            self.publisher.now();
+            self.roster.set_own(&self.own, Standing::Alive, now);
+            self.change = Change::Major;
+        }
+        while let Some((after, timer)) = self.runtime.to_schedule() {
+            self.timers.set(now + after, timer);
+        }
+        while let Some((to, packet)) = self.runtime.to_send() {
+            self.counters.sent += 1;
+            self.outputs.push_back(Output::Send { to: to.node, address: to.address, packet });
+        }
+        while let Some(notification) = self.runtime.to_notify() {
+            if notification == OwnedNotification::Active {
+                self.publisher.now(); // There is somebody to hear it.
+            }
+        }
+        self.compare(now);
+        self.fetch(now);
+        self.show(now);
+        if self.leaving == Leaving::Done {
+            self.outputs.push_back(Output::Left);
+        }
+    }
+
+    /// Brings the roster up to foca's list.
+    fn compare(&mut self, now: Instant) {
+        let mut summaries = self.summaries.borrow_mut();
+        let own = self.own.node;
+        let mut listed = BTreeSet::new();
+        for member in self.swim.iter_membership_state().filter(|member| member.id().node != own) {
+            let identity = member.id();
+            let life = match member.state() {
+                State::Alive => Life::Alive,
+                State::Suspect => Life::Suspect,
+                State::Down => Life::Down,
+            };
+            listed.insert(identity.node);
+            let was_active = self.roster.get(identity.node).is_some_and(|row| row.standing.is_active());
+            let change = self.roster.set_life(identity, life, summaries.of(identity.node), now);
+            self.change = self.change.max(change);
+            if was_active && life == Life::Down {
+                self.outputs.push_back(Output::Gone(identity.node));
+            }
+        }
+        self.change = self.change.max(self.roster.retain(|node| listed.contains(&node)));
+        if 2 * listed.len() + 16 < summaries.len() {
+            summaries.retain(|node| listed.contains(&node));
+        }
+        self.fetches.retain(|node| listed.contains(&node));
+    }
+
+    fn fetch(&mut self, now: Instant) {
+        if self.leaving != Leaving::No {
+            return;
+        }
+        let summaries = self.summaries.borrow();
+        for member in self.roster.others() {
+            let lacks = self.roster.lacks_state(member.node, summaries.of(member.node));
+            if lacks && self.fetches.ask(member.node, now) {
+                self.outputs.push_back(Output::Fetch { node: member.node, address: member.address });
+            }
+        }
+    }
+
+    /// Gives out a new view when there is enough to see.
+    fn show(&mut self, now: Instant) {
+        let due = match (self.change, self.seen_changed) {
+            (Change::Major, _) => true,
+            (Change::Minor, _) => self.view_sent + VIEW_EVERY <= now,
+            (Change::None, true) => self.view_sent + SEEN_EVERY <= now,
+            (Change::None, false) => false,
+        };
+        if due {
+            (self.change, self.seen_changed, self.view_sent) = (Change::None, false, now);
+            self.outputs.push_back(Output::View(self.roster.snapshot()));
+        }
+    }
+}

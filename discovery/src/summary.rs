@@ -1,0 +1,348 @@
+//! What a member says of itself in gossip: small, often, and only about itself.
+//!
+//! Everything larger (the models) is fetched by a call when [`MemberSummary::models_digest`] says that it changed.
+//! Members pass summaries on. One that comes from its owner outranks all hearsay, and an owner who hears a
+//! number above its own goes past it: a forged summary lives until the owner's next word.
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+
+use bytes::{Buf, BufMut};
+use lineside_wire::{LoadReport, ModelInfo, NodeId};
+
+use crate::{MEMBERS_MAX, identity::Identity};
+
+/// First byte of a summary; other numbers are other kinds of news, ignored by members that do not know them.
+const SUMMARY_KIND: u8 = 1;
+
+/// Kind, node, epoch, sequence, revision, flags, load, digest.
+const SUMMARY_BYTES: usize = 1 + 16 + 8 + 8 + 8 + 1 + 12 + 8;
+
+/// Largest broadcast of any kind: several must fit one packet.
+pub(crate) const BROADCAST_BYTES_MAX: usize = 512;
+
+const FLAG_DRAINING: u8 = 1;
+const FLAG_LEAVING: u8 = 2;
+const FLAG_DOOR: u8 = 4;
+
+/// One member's own words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MemberSummary {
+    pub(crate) node: NodeId,
+    pub(crate) epoch: u64,
+    /// Counts the summaries of this epoch: the larger one is newer.
+    pub(crate) sequence: u64,
+    /// The revision of the member's state that this summarises.
+    pub(crate) revision: u64,
+    pub(crate) draining: bool,
+    /// Said once, at the very end: a member that goes down after this has left, it has not failed.
+    pub(crate) leaving: bool,
+    pub(crate) door: bool,
+    pub(crate) load: LoadReport,
+    pub(crate) models_digest: u64,
+}
+
+/// Why bytes are no summary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InvalidSummary {
+    #[error("a broadcast has {0} bytes; at most {BROADCAST_BYTES_MAX} are allowed")]
+    TooLong(usize),
+    #[error("a summary has {0} bytes instead of {SUMMARY_BYTES}")]
+    Length(usize),
+    #[error("a summary has unknown flags {0:#x}")]
+    Flags(u8),
+}
+
+impl MemberSummary {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(SUMMARY_BYTES);
+        bytes.put_u8(SUMMARY_KIND);
+        bytes.put_slice(self.node.as_bytes());
+        bytes.put_u64(self.epoch);
+        bytes.put_u64(self.sequence);
+        bytes.put_u64(self.revision);
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        bytes.put_u8(
+            flag(self.draining, FLAG_DRAINING)
+                | flag(self.leaving, FLAG_LEAVING)
+                | flag(self.door, FLAG_DOOR),
+        );
+        bytes.put_u32(self.load.running);
+        bytes.put_u32(self.load.queued);
+        bytes.put_u32(self.load.slots);
+        bytes.put_u64(self.models_digest);
+        bytes
+    }
+
+    /// Reads a summary; `Ok(None)` is a kind that this build does not know.
+    pub(crate) fn decode(mut bytes: &[u8]) -> Result<Option<Self>, InvalidSummary> {
+        if BROADCAST_BYTES_MAX < bytes.len() {
+            return Err(InvalidSummary::TooLong(bytes.len()));
+        }
+        match bytes.first() {
+            Some(&SUMMARY_KIND) if bytes.len() == SUMMARY_BYTES => bytes.advance(1),
+            Some(&SUMMARY_KIND) | None => return Err(InvalidSummary::Length(bytes.len())),
+            Some(_) => return Ok(None),
+        }
+        let mut node = [0; 16];
+        bytes.copy_to_slice(&mut node);
+        let (epoch, sequence, revision) = (bytes.get_u64(), bytes.get_u64(), bytes.get_u64());
+        let flags = bytes.get_u8();
+        if flags & !(FLAG_DRAINING | FLAG_LEAVING | FLAG_DOOR) != 0 {
+            return Err(InvalidSummary::Flags(flags));
+        }
+        let load = LoadReport { running: bytes.get_u32(), queued: bytes.get_u32(), slots: bytes.get_u32() };
+        Ok(Some(Self {
+            node: NodeId::from_bytes(node),
+            epoch,
+            sequence,
+            revision,
+            draining: flags & FLAG_DRAINING != 0,
+            leaving: flags & FLAG_LEAVING != 0,
+            door: flags & FLAG_DOOR != 0,
+            load,
+            models_digest: bytes.get_u64(),
+        }))
+    }
+}
+
+/// The newest summary of every member.
+#[derive(Debug)]
+pub(crate) struct Summaries {
+    own: NodeId,
+    newest: BTreeMap<NodeId, MemberSummary>,
+    /// Largest sequence that others believe to be ours.
+    own_heard: (u64, u64),
+}
+
+impl Summaries {
+    pub(crate) fn new(own: NodeId) -> Self {
+        Self { own, newest: BTreeMap::new(), own_heard: (0, 0) }
+    }
+
+    pub(crate) fn of(&self, node: NodeId) -> Option<&MemberSummary> {
+        self.newest.get(&node)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.newest.len()
+    }
+
+    /// The largest sequence heard of ourselves in `epoch`: the next summary must be above.
+    pub(crate) fn own_heard(&self, epoch: u64) -> u64 {
+        if self.own_heard.0 == epoch { self.own_heard.1 } else { 0 }
+    }
+
+    /// Forgets members that are no longer listed.
+    pub(crate) fn retain(&mut self, keep: impl Fn(NodeId) -> bool) {
+        self.newest.retain(|node, _| keep(*node));
+    }
+
+    /// Takes in a summary, and says whether it was news. `direct` when its owner sent it.
+    fn accept(&mut self, summary: MemberSummary, direct: bool) -> bool {
+        if summary.node == self.own {
+            self.own_heard = self.own_heard.max((summary.epoch, summary.sequence));
+            return false;
+        }
+        let version = |s: &MemberSummary| (s.epoch, s.sequence);
+        match self.newest.get(&summary.node) {
+            Some(known) if *known == summary => return false,
+            // From the owner anything else is true, even a smaller number: the larger one was not the owner's.
+            Some(_) if direct => {}
+            Some(known) if version(&summary) <= version(known) => return false,
+            Some(_) => {}
+            // Twice the members: down ones and their successors. More can only be invented.
+            None if 2 * MEMBERS_MAX <= self.newest.len() => return false,
+            None => {}
+        }
+        self.newest.insert(summary.node, summary);
+        true
+    }
+}
+
+/// Which broadcast replaces which: one per member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SummaryKey(NodeId);
+
+impl foca::Invalidates for SummaryKey {
+    fn invalidates(&self, other: &Self) -> bool {
+        self == other
+    }
+}
+
+/// Foca's ear for summaries. Shares them with [`crate::gossip::Gossip`], on the same thread, because foca
+/// keeps its handler to itself.
+#[derive(Debug)]
+pub(crate) struct SummaryHandler(pub(crate) Rc<RefCell<Summaries>>);
+
+impl foca::BroadcastHandler<Identity> for SummaryHandler {
+    type Key = SummaryKey;
+    type Error = InvalidSummary;
+
+    fn receive_item(
+        &mut self,
+        data: &[u8],
+        sender: Option<&Identity>,
+    ) -> Result<Option<SummaryKey>, InvalidSummary> {
+        let Some(summary) = MemberSummary::decode(data)? else { return Ok(None) };
+        let Some(sender) = sender else {
+            return Ok(Some(SummaryKey(summary.node))); // Our own: published, never heard.
+        };
+        let news = self.0.borrow_mut().accept(summary, sender.node == summary.node);
+        Ok(news.then_some(SummaryKey(summary.node)))
+    }
+}
+
+/// A number for a list of models: equal lists have equal numbers on every machine and in every build.
+///
+/// FNV-1a over everything that a caller could notice. It guards against missing a change, not against malice:
+/// each member publishes its own.
+#[must_use]
+pub fn models_digest(models: &[ModelInfo]) -> u64 {
+    let mut digest = Fnv(0xcbf2_9ce4_8422_2325);
+    for model in models {
+        digest.text(model.name.as_str());
+        digest.bytes(&model.version.0.to_be_bytes());
+        digest.text(model.state.as_str());
+        digest.text(model.reason.as_deref().unwrap_or(""));
+        digest.bytes(&model.slots.to_be_bytes());
+        for (kind, specs) in [(0, &model.inputs), (1, &model.outputs)] {
+            for spec in specs {
+                digest.bytes(&[kind]);
+                digest.text(&spec.name);
+                digest.text(spec.datatype.as_str());
+                spec.shape.iter().for_each(|dimension| digest.bytes(&dimension.to_be_bytes()));
+            }
+        }
+    }
+    digest.0
+}
+
+struct Fnv(u64);
+
+impl Fnv {
+    fn bytes(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+
+    /// Text with its length, so that two neighbours cannot trade letters.
+    fn text(&mut self, text: &str) {
+        self.bytes(&text.len().to_be_bytes());
+        self.bytes(text.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lineside_wire::{ModelState, ModelVersion};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PRESS: NodeId = NodeId::from_bytes([1; 16]);
+    const WELD: NodeId = NodeId::from_bytes([2; 16]);
+
+    fn summary(node: NodeId, epoch: u64, sequence: u64) -> MemberSummary {
+        MemberSummary {
+            node,
+            epoch,
+            sequence,
+            revision: 0,
+            draining: false,
+            leaving: false,
+            door: false,
+            load: LoadReport::default(),
+            models_digest: 0,
+        }
+    }
+
+    #[test]
+    fn only_newer_hearsay_is_news() {
+        let mut summaries = Summaries::new(PRESS);
+        assert!(summaries.accept(summary(WELD, 2, 5), false));
+        for old in [summary(WELD, 2, 5), summary(WELD, 2, 4), summary(WELD, 1, 9)] {
+            assert!(!summaries.accept(old, false), "{old:?} was taken for news");
+        }
+        assert!(summaries.accept(summary(WELD, 3, 0), false));
+    }
+
+    #[test]
+    fn the_owner_outranks_a_forged_summary() {
+        let mut summaries = Summaries::new(PRESS);
+        assert!(summaries.accept(summary(WELD, u64::MAX, u64::MAX), false));
+        assert!(summaries.accept(summary(WELD, 2, 5), true));
+        assert_eq!(summaries.of(WELD).map(|s| s.sequence), Some(5));
+    }
+
+    #[test]
+    fn nobody_else_can_speak_for_us() {
+        let mut summaries = Summaries::new(PRESS);
+        assert!(!summaries.accept(summary(PRESS, 2, 70), false));
+        assert_eq!(summaries.of(PRESS), None);
+        assert_eq!(summaries.own_heard(2), 70);
+        assert_eq!(summaries.own_heard(3), 0);
+    }
+
+    #[test]
+    fn invented_members_cannot_fill_the_memory() {
+        let mut summaries = Summaries::new(PRESS);
+        let invented = |n: u128| summary(NodeId::from_bytes(n.to_be_bytes()), 1, 1);
+        assert_eq!((1000..5000).filter(|n| summaries.accept(invented(*n), false)).count(), 2 * MEMBERS_MAX);
+    }
+
+    #[test]
+    fn a_digest_tells_every_change_of_a_model() {
+        let add = ModelInfo {
+            name: "add".parse().unwrap(),
+            version: ModelVersion(1),
+            state: ModelState::Ready,
+            reason: None,
+            inputs: vec![],
+            outputs: vec![],
+            slots: 1,
+        };
+        let digest = models_digest(std::slice::from_ref(&add));
+        assert_eq!(digest, models_digest(std::slice::from_ref(&add)));
+        let changes = [
+            ModelInfo { name: "adds".parse().unwrap(), ..add.clone() },
+            ModelInfo { version: ModelVersion(2), ..add.clone() },
+            ModelInfo { state: ModelState::Unavailable, ..add.clone() },
+            ModelInfo { reason: Some("damaged".into()), ..add.clone() },
+            ModelInfo { slots: 2, ..add.clone() },
+        ];
+        for changed in changes {
+            assert_ne!(models_digest(std::slice::from_ref(&changed)), digest, "{changed:?}");
+        }
+        assert_ne!(models_digest(&[]), digest);
+    }
+
+    proptest! {
+        #[test]
+        fn every_summary_comes_back_as_it_was(
+            node in any::<[u8; 16]>(), numbers in any::<(u64, u64, u64, u64)>(),
+            flags in any::<(bool, bool, bool)>(), load in any::<(u32, u32, u32)>(),
+        ) {
+            let summary = MemberSummary {
+                node: NodeId::from_bytes(node),
+                epoch: numbers.0,
+                sequence: numbers.1,
+                revision: numbers.2,
+                draining: flags.0,
+                leaving: flags.1,
+                door: flags.2,
+                load: LoadReport { running: load.0, queued: load.1, slots: load.2 },
+                models_digest: numbers.3,
+            };
+            let bytes = summary.encode();
+            prop_assert!(bytes.len() <= BROADCAST_BYTES_MAX);
+            prop_assert_eq!(MemberSummary::decode(&bytes), Ok(Some(summary)));
+            prop_assert!(MemberSummary::decode(&bytes[..bytes.len() - 1]).is_err());
+        }
+
+        #[test]
+        fn no_bytes_can_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+            let _ = MemberSummary::decode(&bytes);
+        }
+    }
+}
