@@ -1,1 +1,24 @@
-fn main() {}
+//! `lineside`: the one binary, for every machine of a cluster and for the person who looks after it.
+
+mod args;
+mod commands;
+mod config;
+mod demo;
+mod exit;
+mod log;
+mod member;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    match args::Cli::parse().run() {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.print();
+            failure.exit.into()
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! How a command finds the running cluster: whom it asks, and as who.
+
+use std::{
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use clap::Args;
+use lineside_certs::{IDENTITY_DIRECTORY, Identity, roles};
+use lineside_client::{AskError, Client, ConnectError};
+use lineside_wire::{FaultCode, MemberRow};
+
+use crate::{
+    args::SettingsArgs,
+    config::{ADDRESS_FILE, Config, DEFAULT_PORT},
+    exit::{Exit, Failure, OrFail as _, Outcome},
+    member::AddressFile,
+};
+
+/// The flags of every command that talks to a running cluster.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ConnectArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// The directory of the identity to use [default: the one of this machine's member]
+    #[arg(long, value_name = "DIR")]
+    identity: Option<PathBuf>,
+    /// A member to ask, HOST or HOST:PORT; may be given several times [default: the member that runs on this
+    /// machine, and the seeds in the settings]
+    #[arg(long, value_name = "ADDR")]
+    connect: Vec<String>,
+}
+
+/// Whom a command would ask, and where it looked for that.
+#[derive(Debug, PartialEq, Eq)]
+struct Addresses {
+    found: Vec<String>,
+    looked: Vec<String>,
+}
+
+impl ConnectArgs {
+    /// Connects, runs the command, says goodbye.
+    pub(crate) fn run(self, command: impl AsyncFnOnce(&Client) -> Outcome) -> Outcome {
+        self.run_for(None, command)
+    }
+
+    /// As [`ConnectArgs::run`], for a command that calls a method which not every role may call: that is known, and
+    /// said, before anybody is asked.
+    pub(crate) fn run_for(
+        self,
+        method: Option<&str>,
+        command: impl AsyncFnOnce(&Client) -> Outcome,
+    ) -> Outcome {
+        let config = self.settings.load(Vec::new())?.config;
+        let own = config.data_dir().join(IDENTITY_DIRECTORY);
+        let identity = load_identity(&self.identity.unwrap_or(own))?;
+        if let Some(method) = method {
+            check_role(&identity, method)?;
+        }
+        let addresses = addresses(&self.connect, &config)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().or_fail(
+            Exit::Failure,
+            "cannot start",
+            "close some programs: the system gives no more files or threads",
+        )?;
+        runtime.block_on(async {
+            let client =
+                Client::connect(identity, addresses.found).await.map_err(|error| not_connected(&error))?;
+            let outcome = command(&client).await;
+            client.close().await;
+            outcome
+        })
+    }
+}
+
+fn load_identity(directory: &Path) -> Result<Arc<Identity>, Failure> {
+    let loaded = Identity::load(directory).and_then(|identity| {
+        identity.check_validity(SystemTime::now())?;
+        Ok(Arc::new(identity))
+    });
+    loaded.or_fail(
+        Exit::Failure,
+        "there is no identity to call the cluster with",
+        "name the member's --data-dir, or an identity of its own with --identity DIR; on the machine that made the \
+         cluster: lineside certs issue --role client --name NAME --out DIR",
+    )
+}
+
+fn check_role(identity: &Identity, method: &str) -> Result<(), Failure> {
+    if roles::may(identity.role(), method) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Failure,
+        format!("the role {} may not call {method}", identity.role()),
+        format!(
+            "the identity of {:?} is a {}'s; this changes the cluster, and needs an admin",
+            identity.name(),
+            identity.role()
+        ),
+        "on the machine that made the cluster: lineside certs issue --role admin --name NAME --out DIR; then add \
+         --identity DIR",
+    ))
+}
+
+/// Whom to ask: those that are named, else the member that runs here and the seeds.
+fn addresses(named: &[String], config: &Config) -> Result<Addresses, Failure> {
+    if !named.is_empty() {
+        return Ok(Addresses {
+            found: named.iter().map(|text| with_port(text)).collect(),
+            looked: Vec::new(),
+        });
+    }
+    let file = config.data_dir().join(ADDRESS_FILE);
+    let mut addresses = Addresses { found: Vec::new(), looked: Vec::new() };
+    match running_member(&file) {
+        Ok(member) => addresses.found.push(member.to_string()),
+        Err(why) => addresses.looked.push(why),
+    }
+    addresses.found.extend(config.member.seeds.iter().map(ToString::to_string));
+    if config.member.seeds.is_empty() {
+        addresses.looked.push("the settings name no seeds (member.seeds)".to_owned());
+    }
+    match addresses.found.is_empty() {
+        false => Ok(addresses),
+        true => Err(Failure::new(
+            Exit::Unreachable,
+            "no member is known that could be asked",
+            addresses.looked.join("; "),
+            "name one with --connect HOST, or the --data-dir of the member on this machine; `lineside up` starts one",
+        )),
+    }
+}
+
+/// The address of the member that runs with this data directory.
+fn running_member(file: &Path) -> Result<SocketAddr, String> {
+    match fs::read(file) {
+        Ok(bytes) => match serde_json::from_slice::<AddressFile>(&bytes) {
+            Ok(found) => Ok(found.members),
+            Err(error) => Err(format!("{} cannot be read: {error}", file.display())),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(format!("no member runs with this data directory ({} is not there)", file.display()))
+        }
+        Err(error) => Err(format!("{} cannot be read: {error}", file.display())),
+    }
+}
+
+/// An address as [`Client::connect`] takes it: without a port, the default one is meant.
+fn with_port(text: &str) -> String {
+    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return SocketAddr::new(ip, DEFAULT_PORT).to_string();
+    }
+    match text.contains(':') {
+        true => text.to_owned(),
+        false => format!("{text}:{DEFAULT_PORT}"),
+    }
+}
+
+fn not_connected(error: &ConnectError) -> Failure {
+    let remedy = "is a member running there, and UDP open between? `lineside members` on that machine tells";
+    match error {
+        ConnectError::NoMember { .. } | ConnectError::Members { .. } => {
+            Failure::new(Exit::Unreachable, "the cluster cannot be reached", error, remedy)
+        }
+        ConnectError::Address(_) | ConnectError::NoAddress => Failure::new(
+            Exit::Unreachable,
+            "the cluster cannot be reached",
+            error,
+            "name a member with --connect HOST:PORT",
+        ),
+        ConnectError::Identity(_) | ConnectError::Bind(_) => {
+            Failure::new(Exit::Failure, "cannot begin to call the cluster", error, "")
+        }
+    }
+}
+
+/// A question that was not answered, as the end of a command.
+pub(crate) fn not_answered(error: &AskError) -> Failure {
+    let (exit, remedy) = match error {
+        AskError::NoMember | AskError::Late { .. } | AskError::Broken { .. } => {
+            (Exit::Unreachable, "try again; `lineside status` tells how the cluster is")
+        }
+        AskError::UnknownMember(_) => (Exit::Failure, "`lineside members` lists the members"),
+        AskError::Refused { fault, .. } if fault.code == FaultCode::PermissionDenied => (
+            Exit::Failure,
+            "use an identity of another role: --identity DIR; `lineside certs roles` lists them",
+        ),
+        AskError::Refused { fault, .. } if fault.code == FaultCode::MethodNotFound => {
+            (Exit::Failure, "bring the cluster and this program to the same release")
+        }
+        AskError::Refused { .. } => (Exit::Failure, ""),
+    };
+    Failure::new(exit, "the cluster did not answer", error, remedy)
+}
+
+/// The members that are meant by a name or by the beginning of an id.
+pub(crate) fn select<'a>(rows: &'a [MemberRow], wanted: &str) -> Result<&'a MemberRow, Failure> {
+    let named: Vec<_> = rows.iter().filter(|row| row.name == wanted).collect();
+    let by_id = || rows.iter().filter(|row| row.node.to_string().starts_with(wanted)).collect();
+    let found: Vec<&MemberRow> = if named.is_empty() && !wanted.is_empty() { by_id() } else { named };
+    match found[..] {
+        [row] => Ok(row),
+        [] => {
+            let names: Vec<_> = rows.iter().map(|row| row.name.as_str()).collect();
+            let why = format!("the members are {}", names.join(", "));
+            Err(Failure::new(
+                Exit::Failure,
+                format!("there is no member {wanted:?}"),
+                why,
+                "give a name or the beginning of an id",
+            ))
+        }
+        _ => {
+            let ids: Vec<_> = found.iter().map(|row| format!("{} {}", row.name, row.node.short())).collect();
+            let what = format!("{wanted:?} can be {} members", ids.len());
+            Err(Failure::new(Exit::Failure, what, ids.join(", "), "give more of the id"))
+        }
+    }
+}
+
+/// What a person calls each member: its name, with the beginning of the id where the name is not unique.
+pub(crate) fn label(rows: &[MemberRow], row: &MemberRow) -> String {
+    let is_unique = rows.iter().filter(|other| other.name == row.name).count() == 1;
+    match is_unique && !row.name.is_empty() {
+        true => row.name.clone(),
+        false => format!("{} {}", row.name, row.node.short()).trim_start().to_owned(),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use lineside_wire::{LoadReport, MemberState, MembersResult, ModelInfo, NodeId, Role};
+
+    use super::*;
+
+    /// A member as other commands' tests need it: a node, alive, of these models.
+    pub(crate) fn row(name: &str, models: Vec<ModelInfo>) -> MemberRow {
+        let mut bytes = [0; 16];
+        bytes[..name.len()].copy_from_slice(name.as_bytes());
+        let node = NodeId::from_bytes(bytes);
+        let address = ([10, 0, 0, 7], 7443).into();
+        let member = MemberState {
+            node,
+            name: name.to_owned(),
+            role: Role::Node,
+            software: "0.1.0".to_owned(),
+            address,
+            http: None,
+            door: false,
+            epoch: 1,
+            revision: 1,
+            draining: false,
+            load: LoadReport { running: 1, queued: 2, slots: 4 },
+            models,
+            certificate_expires: 0,
+        };
+        MemberRow {
+            node,
+            name: name.to_owned(),
+            address,
+            state: "alive".to_owned(),
+            role: Some(Role::Node),
+            member: Some(member),
+            seen_ms_ago: 12,
+            in_flight: 0,
+            p95_us: None,
+            calls: 0,
+            failures: 0,
+        }
+    }
+
+    pub(crate) fn list(members: Vec<MemberRow>) -> MembersResult {
+        let cluster = lineside_wire::ClusterId::from_bytes([1; 16]);
+        MembersResult { cluster, answered_by: members[0].node, members }
+    }
+
+    #[test]
+    fn an_address_without_a_port_means_the_default_one() {
+        let said = ["10.0.0.7", "10.0.0.7:9", "press", "press:9", "::1", "[::1]", "[::1]:9"].map(with_port);
+        let meant =
+            ["10.0.0.7:7443", "10.0.0.7:9", "press:7443", "press:9", "[::1]:7443", "[::1]:7443", "[::1]:9"];
+        assert_eq!(said, meant);
+    }
+
+    #[test]
+    fn a_command_asks_those_named_else_the_member_here_and_the_seeds() {
+        let home = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.member.data_dir = Some(home.path().to_owned());
+        let nobody = addresses(&[], &config).unwrap_err();
+        assert_eq!(nobody.exit, Exit::Unreachable);
+        assert!(
+            nobody.text().contains("run/address") && nobody.text().contains("--connect"),
+            "{}",
+            nobody.text()
+        );
+
+        config.member.seeds = vec![([10, 0, 0, 9], 7443).into()];
+        assert_eq!(addresses(&[], &config).unwrap().found, ["10.0.0.9:7443"]);
+        fs::create_dir(home.path().join("run")).unwrap();
+        let node = NodeId::from_bytes([1; 16]);
+        let json = format!(r#"{{"pid":1,"node":"{node}","members":"127.0.0.1:7555"}}"#);
+        fs::write(home.path().join(ADDRESS_FILE), json).unwrap();
+        assert_eq!(addresses(&[], &config).unwrap().found, ["127.0.0.1:7555", "10.0.0.9:7443"]);
+        assert_eq!(addresses(&["press".to_owned()], &config).unwrap().found, ["press:7443"]);
+    }
+
+    #[test]
+    fn a_member_is_meant_by_its_name_or_by_the_beginning_of_its_id() {
+        let mut rows = vec![row("press", Vec::new()), row("weld", Vec::new())];
+        assert_eq!(select(&rows, "weld").unwrap().name, "weld");
+        let id = rows[0].node.short();
+        assert_eq!(select(&rows, &id).unwrap().name, "press");
+        assert!(
+            select(&rows, "").is_err() && select(&rows, "glue").unwrap_err().text().contains("press, weld")
+        );
+        assert_eq!(label(&rows, &rows[0]), "press");
+
+        rows[1].name = "press".to_owned();
+        assert!(select(&rows, "press").unwrap_err().text().contains("more of the id"));
+        assert_eq!(label(&rows, &rows[1]), format!("press {}", rows[1].node.short()));
+    }
+
+    #[test]
+    fn who_may_not_change_models_hears_how_to_get_to_be_one_who_may() {
+        let home = tempfile::tempdir().unwrap();
+        let (identity, _) =
+            Identity::ensure(home.path(), "press", Role::Node, true, SystemTime::now()).unwrap();
+        let refused = check_role(&identity, lineside_wire::method::MODELS_LOAD).unwrap_err();
+        assert!(refused.text().contains("certs issue --role admin"), "{}", refused.text());
+        assert!(check_role(&identity, lineside_wire::method::CLUSTER_WATCH).is_ok());
+    }
+}

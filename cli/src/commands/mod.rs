@@ -1,0 +1,13 @@
+//! The commands, one file each: read arguments, call a crate, write the result.
+
+pub(crate) mod certs;
+pub(crate) mod config;
+mod connect;
+pub(crate) mod demo;
+pub(crate) mod infer;
+pub(crate) mod member;
+pub(crate) mod members;
+pub(crate) mod models;
+pub(crate) mod ping;
+pub(crate) mod runtime;
+pub(crate) mod status;

@@ -1,0 +1,160 @@
+//! `lineside status`: in one look, whether the cluster is well. The exit code says it too.
+
+use std::{fmt::Write as _, net::SocketAddr, time::Duration};
+
+use clap::Args;
+use lineside_client::{Roster, Standing};
+use lineside_wire::{ClusterStatus, MemberRow, MembersResult, ModelState};
+use serde::Serialize;
+
+use super::connect::{ConnectArgs, label, not_answered};
+use crate::{
+    exit::{Exit, Outcome},
+    output::{self, Format, FormatArgs, ago},
+};
+
+/// `lineside status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    connect: ConnectArgs,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+impl StatusArgs {
+    /// Says how the cluster is.
+    pub(crate) fn run(self) -> Outcome {
+        let output = self.format.output;
+        self.connect.run(async move |client| {
+            let list = client.members().await.map_err(|error| not_answered(&error))?;
+            let status = Status::of(list);
+            match output {
+                Format::Json => output::json(&status)?,
+                Format::Table => output::data(status.text())?,
+            }
+            Ok(if status.degraded { Exit::Degraded } else { Exit::Ok })
+        })
+    }
+}
+
+/// How the cluster is.
+#[derive(Debug, Serialize)]
+struct Status {
+    #[serde(flatten)]
+    numbers: ClusterStatus,
+    answered_by_name: String,
+    doors: Vec<SocketAddr>,
+    degraded: bool,
+    problems: Vec<String>,
+}
+
+impl Status {
+    fn of(list: MembersResult) -> Self {
+        let roster = Roster::new(list);
+        let rows = roster.rows();
+        let numbers = roster.status();
+        let answering = rows.iter().find(|row| row.node == numbers.answered_by);
+        let mut problems: Vec<_> = rows.iter().filter_map(|row| trouble(rows, row)).collect();
+        problems.extend(roster.models().iter().filter(|model| model.state != ModelState::Ready).map(
+            |model| {
+                let reason = model.reason.as_deref().unwrap_or(model.state.as_str());
+                format!("no node serves {} version {}: {reason}", model.name, model.version)
+            },
+        ));
+        problems.extend(roster.ready().err());
+        let is_door = |row: &&MemberRow| row.state.parse().is_ok_and(Standing::is_present);
+        let doors = rows.iter().filter(is_door).filter_map(|row| row.member.as_ref()?.http).collect();
+        Self {
+            answered_by_name: answering.map(|row| label(rows, row)).unwrap_or_default(),
+            numbers,
+            doors,
+            degraded: !problems.is_empty(),
+            problems,
+        }
+    }
+
+    fn text(&self) -> String {
+        let ClusterStatus { cluster, alive, not_alive, models_ready, models, in_flight, slots, .. } =
+            self.numbers;
+        let verdict = if self.degraded { "degraded" } else { "well" };
+        let doors: Vec<_> = self.doors.iter().map(|door| format!("http://{door}")).collect();
+        let doors = if doors.is_empty() { "none".to_owned() } else { doors.join(", ") };
+        let mut text = format!(
+            "cluster  {} is {verdict}, says {}\nmembers  {alive} alive, {not_alive} not\nmodels   {models_ready} of \
+             {models} ready\nload     {in_flight} in flight, {slots} slots\ndoors    {doors}\n",
+            cluster.short(),
+            self.answered_by_name,
+        );
+        for problem in &self.problems {
+            // Names and reasons come from other machines.
+            let problem = problem.replace(|c: char| c.is_control(), "?");
+            writeln!(text, "problem  {problem}").expect("writing to memory does not fail");
+        }
+        text
+    }
+}
+
+/// What is wrong with a member. One that left in good order is missed by nobody.
+fn trouble(rows: &[MemberRow], row: &MemberRow) -> Option<String> {
+    let name = label(rows, row);
+    let seen = ago(Duration::from_millis(row.seen_ms_ago));
+    match row.state.parse() {
+        Ok(Standing::Alive | Standing::Left) => None,
+        Ok(standing @ (Standing::Suspect | Standing::Down)) => {
+            Some(format!("{name} ({}) is {standing}, last seen: {seen}", row.address))
+        }
+        Err(_) => {
+            Some(format!("{name} ({}) is {:?}, which this release does not know", row.address, row.state))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::{connect::tests as rows, models::tests::model};
+
+    #[test]
+    fn a_cluster_is_well_when_all_are_alive_and_every_model_serves() {
+        let mut press = rows::row("press", vec![model("add", ModelState::Ready)]);
+        press.member.as_mut().unwrap().http = Some(([10, 0, 0, 7], 8080).into());
+        let mut gone = rows::row("gone", Vec::new());
+        gone.state = "left".to_owned();
+        let status = Status::of(rows::list(vec![press, gone]));
+        assert_eq!((status.degraded, &status.problems[..]), (false, &[][..]));
+        let text = status.text();
+        assert!(
+            text.starts_with("cluster  01010101 is well, says press\nmembers  1 alive, 1 not\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("load     3 in flight, 4 slots\ndoors    http://10.0.0.7:8080\n"), "{text}");
+    }
+
+    #[test]
+    fn a_member_that_is_down_or_a_model_that_nobody_serves_degrades_it() {
+        let mut weld = rows::row("weld", vec![model("defects", ModelState::Ready)]);
+        weld.state = "down".to_owned();
+        let press = rows::row("press", vec![model("add", ModelState::Ready)]);
+        let status = Status::of(rows::list(vec![press, weld]));
+        assert!(status.degraded);
+        assert_eq!(
+            status.problems,
+            [
+                "weld (10.0.0.7:7443) is down, last seen: now",
+                "no node serves defects version 1: weld is down"
+            ]
+        );
+        let json = serde_json::to_value(&status).unwrap();
+        assert_eq!((&json["degraded"], &json["not_alive"]), (&true.into(), &1.into()));
+    }
+
+    #[test]
+    fn a_cluster_without_a_node_is_not_well() {
+        let mut gate = rows::row("gate", Vec::new());
+        gate.role = Some(lineside_wire::Role::Gateway);
+        gate.member.as_mut().unwrap().role = lineside_wire::Role::Gateway;
+        let status = Status::of(rows::list(vec![gate]));
+        assert!(status.degraded && status.problems[0].contains("no node"), "{:?}", status.problems);
+    }
+}

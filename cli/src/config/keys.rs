@@ -1,0 +1,207 @@
+//! The table of settings: one row per key.
+
+use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
+
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    Config, Size,
+    setting::{Raw, Setting, read_list, read_member_address, read_or_auto},
+};
+
+/// Longest name of a member, in characters: it has to fit a gossip packet and a table.
+pub(super) const NAME_CHARS_MAX: usize = 48;
+
+/// Times that a call may take. Below, the network alone takes longer; above, a caller should ask for a job.
+const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
+
+/// Sizes of a request body. The frame's payload length ends at 1 GiB.
+const BODY_BYTES: RangeInclusive<u64> = 1 << 10..=1 << 30;
+
+/// One setting.
+pub(super) struct Key {
+    /// Its table in the file.
+    pub(super) section: &'static str,
+    /// Its name there.
+    pub(super) name: &'static str,
+    /// What values it takes, to end the sentence "allowed is …".
+    pub(super) allowed: &'static str,
+    /// What it does and what another value costs; lines of at most 100 characters.
+    pub(super) about: &'static str,
+    /// Reads a value into the configuration; `false` when it is not allowed.
+    pub(super) set: fn(&mut Config, &Raw) -> bool,
+    /// The value as TOML.
+    pub(super) get: fn(&Config) -> toml::Value,
+}
+
+impl Key {
+    /// `section.name`.
+    pub(super) fn path(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+
+    /// The environment variable that sets it.
+    pub(super) fn variable(&self) -> String {
+        format!("LINESIDE__{}__{}", self.section.to_uppercase(), self.name.to_uppercase())
+    }
+}
+
+macro_rules! keys {
+    ($($section:ident.$name:ident: $allowed:literal $(via $read:expr)? $(, if $valid:expr)?; $about:literal)*) => {
+        /// Every setting, in the order of the sample file.
+        pub(super) static KEYS: &[Key] = &[$(Key {
+            section: stringify!($section),
+            name: stringify!($name),
+            allowed: $allowed,
+            about: $about,
+            set: |config, raw| {
+                let Some(value) = keys!(@read raw $($read)?) else { return false };
+                $(if !check(&value, &config.$section.$name, $valid) {
+                    return false;
+                })?
+                config.$section.$name = value;
+                true
+            },
+            get: |config| config.$section.$name.write(),
+        },)*];
+    };
+    (@read $raw:ident) => { Setting::read($raw) };
+    (@read $raw:ident $read:expr) => { ($read)($raw) };
+}
+
+/// Applies a rule to a value; the place where it will go tells the compiler its type.
+fn check<T>(value: &T, _place: &T, valid: impl Fn(&T) -> bool) -> bool {
+    valid(value)
+}
+
+keys! {
+    member.name: "a name of 1 to 48 letters, digits, '-', '_' or '.', or \"auto\"",
+        if |name| name.as_deref().is_none_or(is_name);
+    "The member's name for people: in lists, logs and metrics. \"auto\" is the host's name."
+    member.data_dir: "a directory, or \"auto\"";
+    "Where identity, remembered peers and models are kept. One per member; only its owner may read it.
+\"auto\" is /var/lib/lineside for root and ~/.local/share/lineside for everyone else."
+    member.listen: "an IP address with an optional port, for example \"0.0.0.0:7443\"" via read_member_address;
+    "Where this member listens for the others (UDP). The only port that members need between them."
+    member.advertise: "an IP address that others can reach, with an optional port, or \"auto\""
+        via |raw| read_or_auto(raw, read_member_address),
+        if |advertise: &Option<SocketAddr>| advertise.is_none_or(|address| !address.ip().is_unspecified() && address.port() != 0);
+    "The address that the others are told. Set it where \"auto\", the address of the first usable
+network interface, is not the one they reach: several networks, containers, port forwarding."
+    member.seeds: "a list of IP addresses with optional ports, for example [\"192.168.1.20:7443\"]"
+        via |raw| read_list(raw, read_member_address),
+        if |seeds: &Vec<SocketAddr>| seeds.iter().all(|seed| !seed.ip().is_unspecified() && seed.port() != 0);
+    "Members to ask first, where mDNS does not reach. One that answers is enough; the rest is learned."
+    member.mdns: "true or false";
+    "Whether to find members on the local network by mDNS. A hint only: certificates decide."
+    member.preset: "\"lan\" or \"fast\"";
+    "How soon a silent member is given up: \"lan\" bears busy machines and wireless links, \"fast\"
+notices a dead machine sooner and costs a false alarm now and then on a loaded one."
+    node.models: "a directory, or \"auto\"";
+    "The model repository: <models>/<name>/<version>/model.onnx or <models>/<name>.onnx.
+\"auto\" is the folder models in the data directory."
+    node.sessions: "a whole number from 1 to 256, or \"auto\"", if |sessions| sessions.is_none_or(|n| n.get() <= 256);
+    "Calls of one model that run at once, each on its own thread. \"auto\" is one per core. More than
+cores makes every call slower; each session holds its own copy of the model's working memory."
+    node.queue_max: "a whole number from 1 to 65536", if |queue| queue.get() <= 65_536;
+    "Calls that may wait on this node. Beyond, it answers \"busy\" at once and the call moves on.
+A longer queue turns refusals into waiting, and holds the waiting calls' tensors in memory."
+    node.onnxruntime: "the path of an ONNX Runtime library, or \"auto\"";
+    "The ONNX Runtime library. \"auto\" looks for it; `lineside runtime show` tells where."
+    gateway.http: "an IP address with a port, for example \"0.0.0.0:8080\"";
+    "Where HTTP is served (TCP). Use \"127.0.0.1:8080\" to serve this machine only."
+    gateway.shards: "a whole number from 1 to 256, or \"auto\"", if |shards| shards.is_none_or(|n| n.get() <= 256);
+    "Threads that serve HTTP, each with its own connections to the nodes. \"auto\" is one per core for
+`lineside gateway` and 1 for `lineside up`, whose cores belong to the models."
+    gateway.body_bytes_max: "a size from 1KiB to 1GiB, for example \"64MiB\"", if |size: &Size| BODY_BYTES.contains(&size.0);
+    "Largest request body. The worst case in memory is this times in_flight_max."
+    gateway.deadline: "a time from 1ms to 1h, for example \"10s\"", if |time| DEADLINES.contains(time);
+    "Time for a request that does not say how long it may take, from its first byte to the answer's
+last, waiting and failover included. Keep it above the slowest model's p99."
+    gateway.deadline_max: "a time from 1ms to 1h, for example \"60s\"", if |time| DEADLINES.contains(time);
+    "Longest time that a request may ask for."
+    gateway.in_flight_max: "a whole number from 1 to 65536", if |n| n.get() <= 65_536;
+    "Requests that are served at one time. Beyond, the answer is 503 at once."
+    gateway.rate_per_second: "a whole number from 0 to 1000000; 0 does not limit", if |rate| *rate <= 1_000_000;
+    "Requests per second that one client (its key, else its address) may send. Beyond, the answer is
+429 with the time to wait. 0 does not limit."
+    gateway.burst: "a whole number from 1 to 1000000", if |burst| burst.get() <= 1_000_000;
+    "Requests that one client may send at once before its rate counts."
+    gateway.attempts_max: "a whole number from 1 to 16", if |attempts| attempts.get() <= 16;
+    "Nodes tried for one request, the first included; 1 turns failover off. All tries share one deadline."
+    log.format: "\"auto\", \"human\" or \"json\"";
+    "How log lines look. \"auto\" is human on a terminal and one JSON object per line otherwise."
+    log.level: "error, warn, info, debug or trace, or directives such as \"info,lineside_mesh=debug\"",
+        if |level| is_level(level);
+    "Which lines are written to stderr."
+}
+
+fn is_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (1..=NAME_CHARS_MAX).contains(&name.len()) && name.chars().all(allowed)
+}
+
+fn is_level(directives: &str) -> bool {
+    // The filter takes any word for a target, so a mistyped level would silence everything without a word.
+    let level = directives.split(',').all(|directive| {
+        let level = directive.rsplit('=').next().unwrap_or_default().trim();
+        level.parse::<tracing_subscriber::filter::LevelFilter>().is_ok()
+    });
+    level && EnvFilter::try_new(directives).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn takes(path: &str, raw: &Raw) -> bool {
+        let key = KEYS.iter().find(|key| key.path() == path).expect("the key is there");
+        (key.set)(&mut Config::default(), raw)
+    }
+
+    #[test]
+    fn every_default_is_allowed() {
+        for key in KEYS {
+            let raw = super::super::load::raw(&(key.get)(&Config::default()));
+            let mut config = Config::default();
+            assert!((key.set)(&mut config, &raw), "{}", key.path());
+            assert_eq!(config, Config::default(), "{}", key.path());
+        }
+    }
+
+    #[test]
+    fn values_beyond_their_range_are_refused() {
+        for (path, value) in [
+            ("member.name", ""),
+            ("member.name", "press 1"),
+            ("member.listen", "here"),
+            ("member.advertise", "0.0.0.0:7443"),
+            ("member.seeds", "192.168.1.20:0"),
+            ("member.mdns", "maybe"),
+            ("member.preset", "wan"),
+            ("node.sessions", "0"),
+            ("node.sessions", "257"),
+            ("node.queue_max", "0"),
+            ("gateway.body_bytes_max", "2GiB"),
+            ("gateway.body_bytes_max", "64"),
+            ("gateway.deadline", "0s"),
+            ("gateway.deadline", "2h"),
+            ("gateway.burst", "0"),
+            ("gateway.attempts_max", "17"),
+            ("gateway.attempts_max", "300"),
+            ("log.format", "xml"),
+            ("log.level", "verbose"),
+            ("log.level", "lineside_mesh=loud"),
+        ] {
+            assert!(!takes(path, &Raw::Text(value.to_owned())), "{path} = {value:?}");
+        }
+    }
+
+    #[test]
+    fn every_key_says_what_it_is_for_in_short_lines() {
+        for key in KEYS {
+            assert!(!key.allowed.is_empty() && !key.about.is_empty(), "{}", key.path());
+            assert!(key.about.lines().all(|line| line.len() <= 102), "{}", key.path());
+        }
+    }
+}

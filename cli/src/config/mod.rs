@@ -1,0 +1,213 @@
+//! The settings of a member: file < environment < flags.
+//!
+//! Every setting is one row of [`keys::KEYS`], which knows its name, what is allowed and what it means. The sample
+//! file, `config show`, the messages about mistakes and the test of the documentation all come from that table.
+
+mod error;
+mod keys;
+mod load;
+mod setting;
+mod show;
+#[cfg(test)]
+mod tests;
+mod units;
+
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU8, NonZeroU32},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub(crate) use error::{InvalidConfig, Mistake};
+pub(crate) use load::{Flag, Loaded, Sources, load, load_text};
+pub(crate) use show::{Style, sample, show_json, show_text};
+pub(crate) use units::{Size, read_time};
+
+/// The UDP port that members listen on, and the one an address without a port means.
+pub(crate) const DEFAULT_PORT: u16 = 7443;
+
+/// Where a member's addresses are written while it runs, below its data directory.
+pub(crate) const ADDRESS_FILE: &str = "run/address";
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Config {
+    /// `[member]`: who this process is to the others.
+    pub(crate) member: Member,
+    /// `[node]`: how it runs models.
+    pub(crate) node: Node,
+    /// `[gateway]`: how it serves HTTP and forwards calls.
+    pub(crate) gateway: Gateway,
+    /// `[log]`: what it says of itself.
+    pub(crate) log: Log,
+}
+
+/// Who this process is to the others.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Member {
+    /// Its name for people; `None` is the host's name.
+    pub(crate) name: Option<String>,
+    /// Identity, remembered peers, models; `None` is the user's or the system's usual place.
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Where it listens for members (UDP).
+    pub(crate) listen: SocketAddr,
+    /// Where the others reach it; `None` finds out.
+    pub(crate) advertise: Option<SocketAddr>,
+    /// Members to ask first; one that answers is enough.
+    pub(crate) seeds: Vec<SocketAddr>,
+    /// Whether to look for members by mDNS.
+    pub(crate) mdns: bool,
+    /// How fast a silent member is given up.
+    pub(crate) preset: Preset,
+}
+
+/// How fast a silent member is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Preset {
+    /// Some seconds; bears busy machines and poor wireless links.
+    Lan,
+    /// Under two seconds; for wired networks and tests.
+    Fast,
+}
+
+/// How models are run.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Node {
+    /// The model repository; `None` is `models` in the data directory.
+    pub(crate) models: Option<PathBuf>,
+    /// Sessions per model, each on its own thread; `None` is one per core.
+    pub(crate) sessions: Option<NonZeroU32>,
+    /// Calls that may wait.
+    pub(crate) queue_max: NonZeroU32,
+    /// The ONNX Runtime library; `None` searches for it.
+    pub(crate) onnxruntime: Option<PathBuf>,
+}
+
+/// How HTTP is served and calls are forwarded.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Gateway {
+    /// Where HTTP is served (TCP).
+    pub(crate) http: SocketAddr,
+    /// Threads, each with its own listener and connections; `None` is one per core.
+    pub(crate) shards: Option<NonZeroU32>,
+    /// Largest request body.
+    pub(crate) body_bytes_max: Size,
+    /// Time for a call that does not say how long it may take.
+    pub(crate) deadline: Duration,
+    /// Longest time that a call may ask for.
+    pub(crate) deadline_max: Duration,
+    /// Requests at one time.
+    pub(crate) in_flight_max: NonZeroU32,
+    /// Requests per second and client, on average; 0 does not limit.
+    pub(crate) rate_per_second: u32,
+    /// Requests that a client may send at once before the rate counts.
+    pub(crate) burst: NonZeroU32,
+    /// Nodes tried for one call, the first one included.
+    pub(crate) attempts_max: NonZeroU8,
+}
+
+/// What the process says of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Log {
+    /// How a line looks.
+    pub(crate) format: LogFormat,
+    /// Which lines are written: a level, or directives such as `info,lineside_mesh=debug`.
+    pub(crate) level: String,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// Human on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Default for Member {
+    fn default() -> Self {
+        Self {
+            name: None,
+            data_dir: None,
+            listen: SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT)),
+            advertise: None,
+            seeds: Vec::new(),
+            mdns: true,
+            preset: Preset::Lan,
+        }
+    }
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self {
+            models: None,
+            sessions: None,
+            queue_max: NonZeroU32::new(64).expect("64 is not 0"),
+            onnxruntime: None,
+        }
+    }
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self {
+            http: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            shards: None,
+            body_bytes_max: Size(64 << 20),
+            deadline: Duration::from_secs(10),
+            deadline_max: Duration::from_secs(60),
+            in_flight_max: NonZeroU32::new(1024).expect("1024 is not 0"),
+            rate_per_second: 0,
+            burst: NonZeroU32::new(100).expect("100 is not 0"),
+            attempts_max: NonZeroU8::new(3).expect("3 is not 0"),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Auto, level: "info".to_owned() }
+    }
+}
+
+impl Config {
+    /// The data directory: as set, or the usual place.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.member.data_dir.clone().unwrap_or_else(usual_data_dir)
+    }
+
+    /// The model repository: as set, or `models` in the data directory.
+    pub(crate) fn models_dir(&self) -> PathBuf {
+        self.node.models.clone().unwrap_or_else(|| self.data_dir().join("models"))
+    }
+
+    /// The member's name: as set, or the host's.
+    pub(crate) fn name(&self) -> String {
+        self.member.name.clone().unwrap_or_else(host_name)
+    }
+}
+
+/// Where data lives when nothing is set: the system's place for root, the user's for everyone else.
+pub(crate) fn usual_data_dir() -> PathBuf {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/lineside");
+    }
+    variable("XDG_DATA_HOME")
+        .or_else(|| variable("HOME").map(|home| home.join(".local/share")))
+        .map_or_else(|| PathBuf::from(".lineside"), |base| base.join("lineside"))
+}
+
+/// The host's name, or `lineside` where the system does not tell.
+fn host_name() -> String {
+    let kernel = std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname")).ok();
+    let name = kernel.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default();
+    match name.trim() {
+        "" => "lineside".to_owned(),
+        name => name.chars().take(keys::NAME_CHARS_MAX).collect(),
+    }
+}

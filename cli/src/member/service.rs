@@ -1,0 +1,125 @@
+//! Who answers which method: the member itself, its node, or its door.
+//!
+//! | caller | infer, models.list, models.get | cluster.*, health |
+//! |---|---|---|
+//! | node, gateway | the node here, so that no call goes round in circles | the member |
+//! | client, admin | the door, which finds the best node; without a door the node here | the same |
+//!
+//! What changes or asks about this very process (`models.load`, `models.unload`, `member.state`, `ping`, `log`) is
+//! never forwarded.
+
+use std::sync::{Arc, OnceLock};
+
+use lineside_certs::roles;
+use lineside_gateway::DoorService;
+use lineside_mesh::{Incoming, Served, Service};
+use lineside_node::NodeService;
+use lineside_wire::{Empty, Fault, FaultCode, Health, PayloadBuilder, decode_part, method};
+use tokio_util::task::TaskTracker;
+
+use super::{door::DoorCluster, known::Known, own::Own, watch};
+
+/// Longest text that `log` writes, in characters: a mark, no document.
+const LOG_CHARS_MAX: usize = 512;
+
+/// Serves peers on every mesh of this process.
+pub(crate) struct MemberService {
+    pub(crate) own: Arc<Own>,
+    pub(crate) node: Option<Arc<NodeService>>,
+    /// Set once the listening mesh exists, which the door calls nodes with.
+    pub(crate) door: OnceLock<DoorService<DoorCluster>>,
+    /// Set once discovery runs; the listening mesh exists a moment before.
+    pub(crate) known: OnceLock<Arc<Known>>,
+    /// Calls that the door works on: waited for at the end.
+    pub(crate) calls: TaskTracker,
+}
+
+impl Service for MemberService {
+    fn serve(&self, call: Incoming) -> Served {
+        match call.method.as_str() {
+            method::PING => answer(call, &Empty {}),
+            method::MEMBER_STATE => {
+                let state = self.own.state();
+                answer(call, &*state)
+            }
+            roles::LOG => self.log(call),
+            method::CLUSTER_WATCH => match self.known.get() {
+                Some(known) => watch::serve(call, Arc::clone(known)),
+                None => refuse(call, &starting()),
+            },
+            method::MODELS_LOAD | method::MODELS_UNLOAD => self.by_node(call),
+            _ if call.peer.role.is_member() => self.by_member(call),
+            _ => match self.door.get() {
+                Some(door) => self.by_door(door, call),
+                None => self.by_member(call),
+            },
+        }
+    }
+}
+
+impl MemberService {
+    /// Serves what a member can answer before its door and discovery are there.
+    pub(crate) fn new(own: Arc<Own>, node: Option<Arc<NodeService>>) -> Self {
+        let (door, known) = (OnceLock::new(), OnceLock::new());
+        Self { own, node, door, known, calls: TaskTracker::new() }
+    }
+
+    fn by_door(&self, door: &DoorService<DoorCluster>, call: Incoming) -> Served {
+        if call.method == method::INFER && self.own.state().draining {
+            let text = "this door is closing; another one of the cluster takes the call";
+            return refuse(call, &Fault::new(FaultCode::Draining, text));
+        }
+        match door.serve(call) {
+            Served::Done => Served::Done,
+            Served::Later(work) => Served::Later(Box::pin(self.calls.track_future(work))),
+        }
+    }
+
+    /// What a member answers without a door.
+    fn by_member(&self, call: Incoming) -> Served {
+        let Some(known) = self.known.get() else { return refuse(call, &starting()) };
+        match call.method.as_str() {
+            method::CLUSTER_MEMBERS => answer(call, &known.members()),
+            method::CLUSTER_STATUS => answer(call, &known.roster().status()),
+            method::HEALTH if self.node.is_none() => {
+                let ready = known.roster().ready();
+                answer(call, &Health { live: true, ready: ready.is_ok(), reason: ready.err() })
+            }
+            _ => self.by_node(call),
+        }
+    }
+
+    fn by_node(&self, call: Incoming) -> Served {
+        match &self.node {
+            Some(node) => node.serve(call),
+            None => {
+                refuse(call, &Fault::new(FaultCode::MethodNotFound, "this member runs no models: ask a node"))
+            }
+        }
+    }
+
+    fn log(&self, call: Incoming) -> Served {
+        match decode_part::<String>(&call.params) {
+            Ok(text) => {
+                let mark: String = text.chars().filter(|c| !c.is_control()).take(LOG_CHARS_MAX).collect();
+                tracing::info!(from = %call.peer.node, role = %call.peer.role, mark, "a mark from a peer");
+                answer(call, &Empty {})
+            }
+            Err(fault) => refuse(call, &fault),
+        }
+    }
+}
+
+fn starting() -> Fault {
+    Fault::new(FaultCode::Unreachable, "this member is starting; try again").retry_after_ms(200)
+}
+
+fn answer<R: serde::Serialize>(call: Incoming, result: &R) -> Served {
+    call.reply.answer(result, None, PayloadBuilder::new());
+    Served::Done
+}
+
+fn refuse(call: Incoming, fault: &Fault) -> Served {
+    call.reply.fail(fault, None);
+    Served::Done
+}
