@@ -1,0 +1,36 @@
+//! CPU time of processes, as the scheduler counts it: user and kernel, to the nanosecond.
+
+use std::{fs, time::Duration};
+
+/// CPU time that these processes have used since they began. A process that has gone counts as nothing.
+pub(crate) fn used(pids: &[u32]) -> Duration {
+    pids.iter().map(|pid| of_process(*pid)).sum()
+}
+
+fn of_process(pid: u32) -> Duration {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Duration::ZERO };
+    let run_time = |task: fs::DirEntry| -> Option<u64> {
+        fs::read_to_string(task.path().join("schedstat")).ok()?.split_whitespace().next()?.parse().ok()
+    };
+    Duration::from_nanos(tasks.flatten().filter_map(run_time).sum())
+}
+
+/// Resident memory of a process and its largest mapped libraries left out: anonymous pages only, in bytes.
+pub(crate) fn memory(pid: u32) -> Memory {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let kilobytes = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        line.and_then(|rest| rest.trim_start_matches(':').split_whitespace().next()?.parse::<u64>().ok())
+            .map_or(0, |kb| kb << 10)
+    };
+    Memory { resident: kilobytes("VmRSS"), anonymous: kilobytes("RssAnon") }
+}
+
+/// What a process holds, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// All resident pages, those of shared libraries included.
+    pub(crate) resident: u64,
+    /// Those that are its alone.
+    pub(crate) anonymous: u64,
+}

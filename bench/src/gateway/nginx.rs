@@ -1,0 +1,128 @@
+//! nginx as one would set it up for this: least_conn, keep-alive, mutual TLS 1.3 to its backend.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use lineside_certs::server_name_of;
+
+use super::Door;
+use crate::{
+    children::{Process, System},
+    identities::Identities,
+};
+
+pub(crate) struct Nginx {
+    nginx: Process,
+    backend: Process,
+}
+
+impl Nginx {
+    pub(crate) fn start(
+        identities: &Identities,
+        own: &Path,
+        node: &Path,
+        workers: usize,
+    ) -> anyhow::Result<Self> {
+        let backend = Process::serve(System::Echo, node, 0)?;
+        // Free a moment later; nobody else asks for ports here in between.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let home = identities.home.path().join("nginx");
+        fs::create_dir_all(&home)?;
+        let name = Identities::load(node)?;
+        let config = config(
+            &home,
+            own,
+            &server_name_of(name.node(), name.cluster()),
+            backend.address,
+            address,
+            workers,
+        );
+        fs::write(home.join("nginx.conf"), config)?;
+        let child = Command::new("nginx")
+            .args(["-c".as_ref(), home.join("nginx.conf").as_os_str(), "-p".as_ref(), home.as_os_str()])
+            .stdin(Stdio::null())
+            .stderr(fs::File::create(home.join("stderr"))?)
+            .spawn()
+            .context("cannot start nginx")?;
+        let started = Self { nginx: Process::adopt(child, address), backend };
+        for _ in 0..100 {
+            if std::net::TcpStream::connect(address).is_ok() {
+                return Ok(started);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        bail!("nginx did not start: {}", fs::read_to_string(home.join("stderr")).unwrap_or_default())
+    }
+}
+
+impl Door for Nginx {
+    fn address(&self) -> SocketAddr {
+        self.nginx.address
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        let master = self.nginx.pid();
+        let children =
+            fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap_or_default();
+        let workers = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+        workers.chain([master, self.backend.pid()]).collect()
+    }
+}
+
+fn config(
+    home: &Path,
+    own: &Path,
+    backend_name: &str,
+    backend: SocketAddr,
+    listen: SocketAddr,
+    workers: usize,
+) -> String {
+    let (home, own) = (home.display(), own.display());
+    // `least_conn` must come before `keepalive`: the other way round keep-alive is silently lost.
+    format!(
+        "daemon off;
+user root;
+worker_processes {workers};
+pid {home}/pid;
+error_log {home}/error.log warn;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+  client_body_temp_path {home}/body;
+  proxy_temp_path {home}/proxy;
+  fastcgi_temp_path {home}/fastcgi;
+  uwsgi_temp_path {home}/uwsgi;
+  scgi_temp_path {home}/scgi;
+  keepalive_requests 1000000;
+  upstream nodes {{
+    least_conn;
+    server {backend};
+    keepalive 128;
+    keepalive_requests 1000000;
+  }}
+  server {{
+    listen {listen} reuseport;
+    location / {{
+      proxy_pass https://nodes;
+      proxy_http_version 1.1;
+      proxy_set_header Connection \"\";
+      proxy_ssl_protocols TLSv1.3;
+      proxy_ssl_certificate {own}/cert.pem;
+      proxy_ssl_certificate_key {own}/key.pem;
+      proxy_ssl_trusted_certificate {own}/ca.pem;
+      proxy_ssl_verify on;
+      proxy_ssl_name {backend_name};
+      proxy_ssl_server_name on;
+      proxy_ssl_session_reuse off;
+    }}
+  }}
+}}
+"
+    )
+}
