@@ -108,6 +108,16 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
+        // Asked first: a killed nginx leaves its workers behind.
+        if let Some(pid) = rustix::process::Pid::from_raw(self.child.id().cast_signed()) {
+            drop(rustix::process::kill_process(pid, rustix::process::Signal::TERM));
+        }
+        for _ in 0..200 {
+            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
         drop(self.child.kill());
         drop(self.child.wait());
     }

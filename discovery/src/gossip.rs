@@ -6,6 +6,7 @@
 //! A packet is judged before foca sees it: it must be of our cluster, name as its sender the member whose
 //! certificate the connection has, and be meant for us. No packet makes the list longer than [`crate::MEMBERS_MAX`].
 
+mod doubles;
 mod leaving;
 mod screen;
 mod settings;
@@ -25,7 +26,7 @@ use lineside_wire::{ClusterId, MemberState, NodeId};
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::time::Instant;
 
-use self::{leaving::Leaving, screen::Limiter, settings::swim_config};
+use self::{doubles::Doubles, leaving::Leaving, screen::Limiter, settings::swim_config};
 use crate::{
     Pace,
     codec::Codec,
@@ -85,6 +86,12 @@ pub(crate) enum Output {
     Gone(NodeId),
     /// Others believe in a later life of ours again and again: two processes may share our node id.
     Contested,
+    /// Two processes have this node id: one is known at the first address, the other speaks from the second.
+    Double {
+        node: NodeId,
+        known: SocketAddr,
+        other: SocketAddr,
+    },
     /// Everybody was told that we left.
     Left,
 }
@@ -107,6 +114,7 @@ pub(crate) struct Gossip {
     /// Lives that others forced on us by taking us for dead, and by knowing a later one.
     burials: Limiter,
     catch_ups: Limiter,
+    doubles: Doubles,
     leaving: Leaving,
     change: Change,
     seen_changed: bool,
@@ -150,6 +158,7 @@ impl Gossip {
             fetches: Fetches::default(),
             burials: Limiter::default(),
             catch_ups: Limiter::default(),
+            doubles: Doubles::default(),
             leaving: Leaving::No,
             change: Change::Major,
             seen_changed: false,

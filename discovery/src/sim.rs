@@ -68,6 +68,7 @@ pub(crate) struct Machine {
     pub(crate) view: Arc<ClusterView>,
     pub(crate) left: bool,
     pub(crate) contested: bool,
+    pub(crate) saw_double: bool,
     pub(crate) lives: u32,
     running: bool,
 }
@@ -126,7 +127,16 @@ impl Floor {
         let gossip = Gossip::new(CLUSTER, self.pace, own.clone(), self.now, rng);
         let members = BTreeMap::new();
         let view = Arc::new(ClusterView { own: own.node, cluster: CLUSTER, members });
-        let machine = Machine { gossip, own, view, left: false, contested: false, lives: 0, running: true };
+        let machine = Machine {
+            gossip,
+            own,
+            view,
+            left: false,
+            contested: false,
+            saw_double: false,
+            lives: 0,
+            running: true,
+        };
         self.machines.insert(node(n), machine);
         self.tell(n, Input::Wake);
     }
@@ -241,6 +251,7 @@ impl Floor {
                 Output::View(view) => machine.view = view,
                 Output::Gone(_) => {}
                 Output::Contested => machine.contested = true,
+                Output::Double { .. } => machine.saw_double = true,
                 Output::Left => machine.left = true,
             }
         }

@@ -354,3 +354,16 @@ fn two_processes_with_one_node_id_do_not_fight_at_the_speed_of_the_network() {
     assert!(machine.contested);
     assert!(machine.lives <= 2 * 8, "{} lives", machine.lives);
 }
+
+#[test]
+fn two_processes_with_one_node_id_are_told_of_by_whoever_hears_both() {
+    let mut floor = Floor::formed(3, 1, 0.0);
+    let double = Identity { address: "9.0.0.99:7443".parse().unwrap(), ..identity(2, 1) };
+    let bytes = packet(&double, &identity(1, 1), Message::Gossip, vec![]);
+    for _ in 0..60 {
+        floor.tell(1, Input::Packet { from: node(2), bytes: bytes.clone() });
+        floor.pass(Duration::from_millis(100));
+    }
+    assert!(floor.machine(1).saw_double);
+    assert!(!floor.machine(3).saw_double, "it has heard one of them only");
+}

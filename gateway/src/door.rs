@@ -24,7 +24,7 @@ use crate::{
     body::{self, BodyLimits, Pieces, Reserved},
     errors::{Refusal, whole_seconds},
     head,
-    infer::infer,
+    infer::Asked,
     jsonrpc,
     limit::{Allowance, ClientKey, ratelimit},
     line::Line,
@@ -95,7 +95,7 @@ impl<C: Cluster> Door<C> {
             finished: false,
         };
         let span = tracing::debug_span!("request", id = ?visit.id, path = head.uri.path());
-        let outcome = self.serve(&mut visit, &head, &mut body, peer).instrument(span).await;
+        let outcome = self.serve(&mut visit, head, &mut body, peer).instrument(span).await;
         if !visit.body_read && !visit.broken {
             visit.body_read = body::skim(&mut body).await;
         }
@@ -105,28 +105,31 @@ impl<C: Cluster> Door<C> {
     async fn serve(
         &self,
         visit: &mut Visit<'_>,
-        head: &Parts,
+        head: Parts,
         body: &mut Incoming,
         peer: IpAddr,
     ) -> Result<Answer, Refusal> {
-        head::check(head, visit.line).inspect_err(|_| visit.broken = true)?;
+        head::check(&head, visit.line).inspect_err(|_| visit.broken = true)?;
         let route = Route::find(&head.method, head.uri.path())?;
         visit.route = route.label();
         if route.is_free() {
             return Ok(self.free(&route, &visit.id));
         }
-        let client = self.charge(visit, head, peer)?;
+        let client = self.charge(visit, &head, peer)?;
         let models = || self.cluster.models();
         match &route {
             Route::Infer(target) => {
                 let timeout = head::timeout(&head.headers, self.shared.config.deadline_max)?;
-                let (bytes, _room) = self.body(visit, head, body, timeout).await?;
+                let (bytes, _room) = self.body(visit, &head, body, timeout).await?;
                 let _place = self.shared.enter()?;
-                infer(&*self.cluster, &self.shared, head, target, bytes, visit.arrived, timeout).await
+                let asked = Asked::read(&*self.cluster, &self.shared, &head, target, bytes, visit.arrived, timeout)?;
+                // Head and small bodies are slices of hyper's read buffer, which it uses again once nobody holds it.
+                drop(head);
+                asked.infer(&*self.cluster, &self.shared).await
             }
             Route::Rpc => {
                 let timeout = head::timeout(&head.headers, self.shared.config.deadline_max)?;
-                let (bytes, _room) = self.body(visit, head, body, timeout).await?;
+                let (bytes, _room) = self.body(visit, &head, body, timeout).await?;
                 let _place = self.shared.enter()?;
                 let asker = Asker::new(visit.arrived, timeout, head::traceparent(&head.headers));
                 Ok(self.rpc(asker, client, &bytes).await)

@@ -90,7 +90,8 @@ pub(crate) fn request_id(headers: &HeaderMap) -> HeaderValue {
     headers
         .get(REQUEST_ID)
         .filter(|id| !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX && id.as_bytes().iter().all(safe))
-        .cloned()
+        // Copied: a clone would keep the connection's read buffer.
+        .and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok())
         .unwrap_or_else(new_request_id)
 }
 

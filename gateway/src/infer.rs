@@ -11,48 +11,67 @@ use tokio::time::Instant;
 use crate::{
     Cluster,
     answer::Answer,
-    body::Pieces,
+    body::{Pieces, Reserved},
     errors::{Refusal, unknown_model},
     head,
-    oip::{self, InferRequest},
+    oip::{self, InferRequest, Wants},
     route::Target,
     rpc::shorter,
     shared::Shared,
 };
 
-/// Runs the request whose body is `body`.
-pub(crate) async fn infer<C: Cluster>(
-    cluster: &C,
-    shared: &Shared,
-    head: &Parts,
-    target: &Target<'_>,
-    body: Bytes,
-    arrived: Instant,
-    asked: Option<Duration>,
-) -> Result<Answer, Refusal> {
-    let request = read(cluster, head, target, body)?;
-    let _room = shared.bodies.reserve(request.made)?;
-    let deadline = shared.deadline(arrived, shorter(asked, request.timeout));
-    let context = CallContext {
-        traceparent: head::traceparent(&head.headers),
-        priority: request.priority,
-        session: request.session,
-        ..CallContext::default()
-    };
-    let call = InferCall { params: request.params, payload: request.payload, deadline, context };
-    let reply = shared.infer(cluster, call).await.map_err(|(error, _)| Refusal::from_call(&error))?;
-    let (node, attempts) = (reply.report.node, reply.report.attempts);
-    let written = oip::write(reply, request.id.as_deref(), &request.wants)
-        .map_err(|fault| Refusal::from(fault).by_node(node, attempts))?;
-    let json_length = written.is_binary.then_some(written.json.len());
-    Ok(Answer {
-        status: StatusCode::OK,
-        content_type: if written.is_binary { "application/octet-stream" } else { "application/json" },
-        body: Pieces::new(written.json, written.binary),
-        node: Some(node),
-        attempts: Some(attempts),
-        json_length,
-    })
+/// Binary tensors up to this length, in bytes, are copied out of the read buffer: cheaper than a new buffer for the
+/// connection's next request.
+const COPIED_BYTES_MAX: usize = 4 << 10;
+
+/// A request that is understood, and holds nothing of the connection it came on.
+pub(crate) struct Asked<'a> {
+    call: InferCall,
+    id: Option<String>,
+    wants: Wants,
+    _room: Reserved<'a>,
+}
+
+impl<'a> Asked<'a> {
+    /// Reads the request whose body is `body`.
+    pub(crate) fn read<C: Cluster>(
+        cluster: &C,
+        shared: &'a Shared,
+        head: &Parts,
+        target: &Target<'_>,
+        body: Bytes,
+        arrived: Instant,
+        asked: Option<Duration>,
+    ) -> Result<Self, Refusal> {
+        let request = read(cluster, head, target, body)?;
+        let room = shared.bodies.reserve(request.made)?;
+        let deadline = shared.deadline(arrived, shorter(asked, request.timeout));
+        let context = CallContext {
+            traceparent: head::traceparent(&head.headers),
+            priority: request.priority,
+            session: request.session,
+            ..CallContext::default()
+        };
+        let call = InferCall { params: request.params, payload: request.payload, deadline, context };
+        Ok(Self { call, id: request.id, wants: request.wants, _room: room })
+    }
+
+    /// Runs it.
+    pub(crate) async fn infer<C: Cluster>(self, cluster: &C, shared: &Shared) -> Result<Answer, Refusal> {
+        let reply = shared.infer(cluster, self.call).await.map_err(|(error, _)| Refusal::from_call(&error))?;
+        let (node, attempts) = (reply.report.node, reply.report.attempts);
+        let written = oip::write(reply, self.id.as_deref(), &self.wants)
+            .map_err(|fault| Refusal::from(fault).by_node(node, attempts))?;
+        let json_length = written.is_binary.then_some(written.json.len());
+        Ok(Answer {
+            status: StatusCode::OK,
+            content_type: if written.is_binary { "application/octet-stream" } else { "application/json" },
+            body: Pieces::new(written.json, written.binary),
+            node: Some(node),
+            attempts: Some(attempts),
+            json_length,
+        })
+    }
 }
 
 fn read<C: Cluster>(
@@ -79,5 +98,8 @@ fn read<C: Cluster>(
         Some(length) => body.split_to(length),
         None => std::mem::take(&mut body),
     };
+    if body.len() <= COPIED_BYTES_MAX {
+        body = Bytes::copy_from_slice(&body);
+    }
     Ok(oip::parse(&json, body, model, version)?)
 }

@@ -2,7 +2,7 @@
 //!
 //! | caller | infer, models.list, models.get | cluster.*, health |
 //! |---|---|---|
-//! | node, gateway | the node here, so that no call goes round in circles | the member |
+//! | node, gateway | the node here, so that no call goes round in circles; without one the door | the member |
 //! | client, admin | the door, which finds the best node; without a door the node here | the same |
 //!
 //! What changes or asks about this very process (`models.load`, `models.unload`, `member.state`, `ping`, `log`) is
@@ -92,9 +92,11 @@ impl MemberService {
     fn by_node(&self, call: Incoming) -> Served {
         match &self.node {
             Some(node) => node.serve(call),
-            None => {
-                refuse(call, &Fault::new(FaultCode::MethodNotFound, "this member runs no models: ask a node"))
-            }
+            // A door by itself: it calls nodes only, which answer or refuse, so that this is no circle either.
+            None => match self.door.get() {
+                Some(door) => self.by_door(door, call),
+                None => refuse(call, &starting()),
+            },
         }
     }
 

@@ -150,6 +150,11 @@ impl Driver {
                     "the cluster knows another life of this member again and again: two processes may have the \
                      same node id, for example after a disk was copied"
                 ),
+                Output::Double { node, known, other } => tracing::error!(
+                    %node, %known, %other,
+                    "two processes run with the same node id, for example after a disk was copied: stop one, and issue \
+                     it an identity of its own (`lineside certs issue`)"
+                ),
                 Output::Left => self.ended = true,
             }
         }

@@ -13,6 +13,7 @@ use super::{Gossip, Output, leaving::Leaving};
 use crate::{
     MEMBERS_MAX, PACKET_BYTES_MAX,
     codec::{CodecError, Packet},
+    identity::Identity,
 };
 
 /// Lives that others may force on us per [`REBIRTH_WINDOW`]. More comes of two processes with one node id, and
@@ -55,6 +56,7 @@ impl Gossip {
             return self.counters.misdirected += 1;
         }
         let (source, later) = (src.clone(), dst.epoch);
+        self.note_double(&source, now);
         let buried = self.buries_us(&packet);
         if buried && !self.burials.admit(now) {
             return self.contested();
@@ -110,6 +112,15 @@ impl Gossip {
         let own = self.swim.identity();
         let told = packet.header.message == Message::TurnUndead && packet.header.dst == *own;
         told || packet.members.iter().any(|member| member.state() == State::Down && member.id() == own)
+    }
+
+    /// Notes it when a member that lives is heard with another life than the known one, but no later one.
+    fn note_double(&mut self, src: &Identity, now: Instant) {
+        let Some(row) = self.roster.get(src.node).filter(|row| row.standing.is_active()) else { return };
+        let (known, other) = (row.address, src.address);
+        if src.epoch <= row.epoch && known != other && self.doubles.heard(src.node, now) {
+            self.outputs.push_back(Output::Double { node: src.node, known, other });
+        }
     }
 
     fn contested(&mut self) {
