@@ -110,7 +110,7 @@ impl Drop for Process {
         drop(self.child.stdin.take());
         // Asked first: a killed nginx leaves its workers behind.
         if let Some(pid) = rustix::process::Pid::from_raw(self.child.id().cast_signed()) {
-            drop(rustix::process::kill_process(pid, rustix::process::Signal::TERM));
+            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         for _ in 0..200 {
             if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {

@@ -44,6 +44,10 @@ enum What {
     Serve(children::ServeArgs),
 }
 
+/// The allocator of the product, for every system that is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let ended = match Cli::parse().what {
         What::Rpc(args) => rpc::run(args),

@@ -18,6 +18,35 @@ impl InvalidId {
     }
 }
 
+/// The hexadecimal digits of an id, which stands in every answer: made without the formatter's detours.
+fn digits_of(bytes: &[u8; 16]) -> [u8; 32] {
+    let mut digits = [0; 32];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+        (pair[0], pair[1]) = (digit(byte >> 4), digit(byte & 15));
+    }
+    digits
+}
+
+fn text_of(digits: &[u8; 32]) -> &str {
+    std::str::from_utf8(digits).expect("digits are ASCII")
+}
+
+/// The bytes that 32 lower-case digits stand for.
+fn bytes_of(text: &str) -> Option<[u8; 16]> {
+    let digits: &[u8; 32] = text.as_bytes().try_into().ok()?;
+    let nibble = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; 16];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+    }
+    Some(bytes)
+}
+
 /// 128 random bits as 32 lower-case hexadecimal digits; the same text everywhere a person or a peer sees it.
 macro_rules! id128 {
     ($(#[$doc:meta])* $name:ident, $expected:literal) => {
@@ -47,7 +76,7 @@ macro_rules! id128 {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                f.write_str(text_of(&digits_of(&self.0)))
             }
         }
 
@@ -61,19 +90,13 @@ macro_rules! id128 {
             type Err = InvalidId;
 
             fn from_str(text: &str) -> Result<Self, InvalidId> {
-                let invalid = || InvalidId::new(text, $expected);
-                let digits = text.as_bytes();
-                let lower_hex = |d: &u8| d.is_ascii_digit() || (b'a'..=b'f').contains(d);
-                if digits.len() != 32 || !digits.iter().all(lower_hex) {
-                    return Err(invalid());
-                }
-                u128::from_str_radix(text, 16).map(|value| Self(value.to_be_bytes())).map_err(|_| invalid())
+                bytes_of(text).map(Self).ok_or_else(|| InvalidId::new(text, $expected))
             }
         }
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
+                serializer.serialize_str(text_of(&digits_of(&self.0)))
             }
         }
 

@@ -3,7 +3,7 @@
 //! The member `jsonrpc` is left out, because the frame's head carries the version; everything else has the names
 //! and the meaning that JSON-RPC gives it.
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -370,8 +370,9 @@ impl EncodedFrame {
     #[must_use]
     pub fn batch(calls: &[Self]) -> Self {
         let count = u32::try_from(calls.len()).unwrap_or(u32::MAX);
-        let mut document = Document(vec![0; FRAME_HEAD_BYTES]);
-        rmp::encode::write_array_len(&mut document.0, count).expect("writing to memory does not fail");
+        let mut document = Document::new();
+        rmp::encode::write_array_len(&mut (&mut document.0).writer(), count)
+            .expect("writing to memory does not fail");
         for call in calls {
             document.0.extend_from_slice(&call.start[FRAME_HEAD_BYTES..]);
         }
@@ -396,22 +397,30 @@ impl EncodedFrame {
         members: u32,
         fill: impl FnOnce(&mut Document),
     ) -> Self {
-        let mut bytes = Vec::with_capacity(256);
-        bytes.resize(FRAME_HEAD_BYTES, 0);
-        let mut document = Document(bytes);
-        rmp::encode::write_map_len(&mut document.0, members).expect("writing to memory does not fail");
+        let mut document = Document::new();
+        rmp::encode::write_map_len(&mut (&mut document.0).writer(), members)
+            .expect("writing to memory does not fail");
         fill(&mut document);
         document.finish(kind, payload)
     }
 }
 
 /// A document under construction, with room for the head before it.
-struct Document(Vec<u8>);
+struct Document(BytesMut);
+
+/// Room for the document of a small call, so that it is written without growing.
+const DOCUMENT_BYTES_USUAL: usize = 512;
 
 impl Document {
+    fn new() -> Self {
+        let mut bytes = BytesMut::with_capacity(DOCUMENT_BYTES_USUAL);
+        bytes.resize(FRAME_HEAD_BYTES, 0);
+        Self(bytes)
+    }
+
     fn member<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) {
-        rmp::encode::write_str(&mut self.0, name).expect("writing to memory does not fail");
-        let mut serializer = rmp_serde::Serializer::new(&mut self.0).with_struct_map();
+        rmp::encode::write_str(&mut (&mut self.0).writer(), name).expect("writing to memory does not fail");
+        let mut serializer = rmp_serde::Serializer::new((&mut self.0).writer()).with_struct_map();
         value.serialize(&mut serializer).expect("our own types are serializable");
     }
 
@@ -424,7 +433,7 @@ impl Document {
             payload_length: length(payload.length()),
         };
         self.0[..FRAME_HEAD_BYTES].copy_from_slice(&head.encode());
-        EncodedFrame { start: Bytes::from(self.0), payload: payload.into_chunks() }
+        EncodedFrame { start: self.0.freeze(), payload: payload.into_chunks() }
     }
 }
 

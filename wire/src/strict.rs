@@ -88,7 +88,8 @@ pub(crate) fn members(bytes: &[u8]) -> Result<Vec<(&str, &[u8])>, InvalidDocumen
     let Opened::Map(count) = walk.open()? else {
         return Err(InvalidDocument::Unexpected { expected: "a map", at: 0 });
     };
-    let mut members = Vec::new();
+    // No message has more than five members; a longer list is taken as it comes.
+    let mut members = Vec::with_capacity(count.min(COMPARED_MAX));
     walk.map(count, 0, |key, value| members.push((key, value)))?;
     walk.end()?;
     Ok(members)
@@ -131,7 +132,7 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn over(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, keys: Vec::new() }
+        Self { bytes, at: 0, keys: Vec::with_capacity(2 * COMPARED_MAX) }
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], InvalidDocument> {
@@ -179,12 +180,22 @@ impl<'a> Walk<'a> {
         std::str::from_utf8(self.take(length)?).map_err(|_| InvalidDocument::NotUtf8 { at })
     }
 
+    /// Passes over a text. Nearly all are short and plain, which is seen sooner than UTF-8 is checked.
+    fn skip_text(&mut self, length: usize) -> Result<(), InvalidDocument> {
+        let at = self.at;
+        let bytes = self.take(length)?;
+        if !bytes.is_ascii() && std::str::from_utf8(bytes).is_err() {
+            return Err(InvalidDocument::NotUtf8 { at });
+        }
+        Ok(())
+    }
+
     /// Walks over one value that stands `depth` levels deep.
     fn value(&mut self, depth: usize) -> Result<(), InvalidDocument> {
         let at = self.at;
         match self.open()? {
             Opened::Scalar => Ok(()),
-            Opened::Text(length) => self.text(length).map(drop),
+            Opened::Text(length) => self.skip_text(length),
             Opened::Blob(length) => self.take(length).map(drop),
             Opened::Array(_) | Opened::Map(_) if DEPTH_MAX <= depth => Err(InvalidDocument::TooDeep { at }),
             Opened::Array(count) => (0..count).try_for_each(|_| self.value(depth + 1)),
@@ -232,10 +243,17 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// Up to so many keys are compared each with each, which is cheaper than sorting them.
+const COMPARED_MAX: usize = 8;
+
 /// Where the first key stands that occurred before.
 ///
 /// Sorted rather than compared each with each: a document of nested maps must not cost more than its bytes do.
 fn first_repeated(keys: &mut [(&str, usize)]) -> Option<usize> {
+    if keys.len() <= COMPARED_MAX {
+        let repeats = |at: &usize| keys[..*at].iter().any(|(key, _)| *key == keys[*at].0);
+        return (1..keys.len()).find(repeats).map(|at| keys[at].1);
+    }
     keys.sort_unstable();
     keys.windows(2).filter(|pair| pair[0].0 == pair[1].0).map(|pair| pair[1].1).min()
 }

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use lineside_certs::{Identity, PeerIdentity};
 use lineside_mesh::{Destination, Incoming, Mesh, MeshConfig, Outbound, Presence, Served, Service};
 use lineside_wire::{
-    CallContext, ClusterId, Datatype, Greeting, InferParams, InferResult, LoadReport, ModelVersion, NodeId,
-    PROTOCOL_VERSION, Parameters, RunReport, Tensor, decode_part, join_tensors, method, split_tensors,
+    CallContext, ClusterId, Datatype, Greeting, InferParams, InferResult, LoadReport, MemberState,
+    ModelVersion, NodeId, PROTOCOL_VERSION, Parameters, RunReport, Tensor, decode_part, join_tensors, method,
+    split_tensors,
 };
 use tokio::runtime::Runtime;
 
@@ -22,11 +23,36 @@ use crate::{
     identities::Identities,
 };
 
-struct Nobody(ClusterId);
+/// A member that says who it is, as members must to be called.
+struct Member {
+    cluster: ClusterId,
+    state: MemberState,
+}
 
-impl Presence for Nobody {
+impl Member {
+    fn of(identity: &Identity) -> Self {
+        let state = MemberState {
+            node: identity.node(),
+            name: identity.name().to_owned(),
+            role: identity.role(),
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+            address: ([127, 0, 0, 1], 0).into(),
+            http: None,
+            door: false,
+            epoch: 1,
+            revision: 0,
+            draining: false,
+            load: LoadReport::default(),
+            models: Vec::new(),
+            certificate_expires: 0,
+        };
+        Self { cluster: identity.cluster(), state }
+    }
+}
+
+impl Presence for Member {
     fn greeting(&self) -> Greeting {
-        Greeting { protocol: PROTOCOL_VERSION, cluster: self.0, member: None }
+        Greeting { protocol: PROTOCOL_VERSION, cluster: self.cluster, member: Some(self.state.clone()) }
     }
     fn met(&self, _peer: &PeerIdentity, _greeting: &Greeting, _remote: SocketAddr) {}
     fn lost(&self, _node: NodeId) {}
@@ -65,7 +91,7 @@ impl Service for Answers {
 
 fn mesh(config: MeshConfig, identity: &Arc<Identity>, answer: usize) -> anyhow::Result<Mesh> {
     let service = Answers { node: identity.node(), answer: vec![7; answer].into() };
-    let presence = Nobody(identity.cluster());
+    let presence = Member::of(identity);
     Ok(Mesh::bind(config, Arc::clone(identity), Arc::new(presence), Arc::new(service))?)
 }
 
