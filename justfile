@@ -33,6 +33,7 @@ models:
     python3 -B models/make.py
     python3 -B models/make.py --check
 
-# Measurements against peers, as ratios; see docs/performance.md.
-bench what="rpc":
-    cargo run --release -p lineside-bench -- {{what}}
+# Measurements against peers, as ratios: rpc, gateway or start; see docs/performance.md.
+bench what="rpc" *args="":
+    cargo build --release -p lineside -p lineside-bench
+    target/release/lineside-bench {{what}} {{args}}

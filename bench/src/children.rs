@@ -28,8 +28,8 @@ pub(crate) struct ServeArgs {
     #[arg(value_enum)]
     system: System,
     /// The identity it serves with.
-    #[arg(long, default_value = "")]
-    identity: PathBuf,
+    #[arg(long)]
+    identity: Option<PathBuf>,
     /// Bytes of an answer.
     #[arg(long, default_value_t = 100)]
     answer: usize,
@@ -43,11 +43,12 @@ pub(crate) struct ServeArgs {
 
 /// Serves until stdin ends.
 pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<()> {
+    let identity = || args.identity.as_deref().context("--identity is needed");
     match args.system {
-        System::Lineside => rpc::lineside::serve(&args.identity, args.answer),
-        System::Tonic => rpc::tonic::serve(&args.identity, args.answer),
+        System::Lineside => rpc::lineside::serve(identity()?, args.answer),
+        System::Tonic => rpc::tonic::serve(identity()?, args.answer),
         System::Udp => rpc::udp::serve(args.answer),
-        System::Echo => gateway::echo::serve(&args.identity),
+        System::Echo => gateway::echo::serve(identity()?, args.library.as_deref(), args.model.as_deref()),
         System::Bare => start::bare::serve(args.library.as_deref(), args.model.as_deref()),
     }
 }

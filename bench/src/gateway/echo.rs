@@ -1,6 +1,10 @@
-//! The backend that nginx gets: HTTP/1.1 over mutual TLS on one thread, and the sum without a runtime for models.
+//! The backend that nginx gets: HTTP/1.1 over mutual TLS on one thread, and the sum, with or without ONNX Runtime.
 
-use std::{convert::Infallible, path::Path};
+use std::{
+    convert::Infallible,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -12,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 
+use super::runner::Runner;
 use crate::{
     children::{announce, end_with_stdin},
     identities::Identities,
@@ -37,8 +42,12 @@ struct Answer {
     outputs: Vec<Tensor>,
 }
 
-pub(crate) fn serve(identity: &Path) -> anyhow::Result<()> {
+pub(crate) fn serve(identity: &Path, library: Option<&Path>, model: Option<&Path>) -> anyhow::Result<()> {
     let identity = Identities::load(identity)?;
+    let runner = match (library, model) {
+        (Some(library), Some(model)) => Runner::model(library, model)?,
+        _ => Runner::Sum,
+    };
     let acceptor = TlsAcceptor::from(server_config(&identity, &[b"http/1.1"])?);
     end_with_stdin();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -49,20 +58,27 @@ pub(crate) fn serve(identity: &Path) -> anyhow::Result<()> {
         loop {
             let (socket, _) = listener.accept().await?;
             socket.set_nodelay(true)?;
-            let acceptor = acceptor.clone();
+            let (acceptor, runner) = (acceptor.clone(), runner.clone());
             connections.spawn(async move {
                 let Ok(stream) = acceptor.accept(socket).await else { return };
-                drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)).await);
+                let serve = service_fn(|request| answer(request, runner.clone()));
+                drop(http1::Builder::new().serve_connection(TokioIo::new(stream), serve).await);
             });
             while connections.try_join_next().is_some() {}
         }
     })
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+/// Counts requests, to spread them over the sessions.
+static TURN: AtomicUsize = AtomicUsize::new(0);
+
+async fn answer(request: Request<Incoming>, runner: Runner) -> Result<Response<Full<Bytes>>, Infallible> {
     let body =
         request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    let sum = serde_json::from_slice::<Question>(&body).ok().and_then(sum);
+    let sum = match serde_json::from_slice::<Question>(&body) {
+        Ok(question) => sum(question, &runner).await,
+        Err(_) => None,
+    };
     let mut response = Response::new(Full::new(sum.clone().unwrap_or_default()));
     if sum.is_none() {
         *response.status_mut() = StatusCode::BAD_REQUEST;
@@ -70,9 +86,9 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     Ok(response)
 }
 
-fn sum(question: Question) -> Option<Bytes> {
+async fn sum(question: Question, runner: &Runner) -> Option<Bytes> {
     let [a, b] = <[Tensor; 2]>::try_from(question.inputs).ok()?;
-    let data = a.data.iter().zip(&b.data).map(|(a, b)| a + b).collect();
+    let data = runner.add(a.data, b.data, TURN.fetch_add(1, Ordering::Relaxed)).await?;
     let outputs = vec![Tensor { name: "sum".into(), datatype: a.datatype, shape: a.shape, data }];
     let answer = Answer { model_name: "add", model_version: "1", outputs };
     serde_json::to_vec(&answer).ok().map(Bytes::from)

@@ -1,4 +1,7 @@
-//! HTTP to a tiny model: a Lineside gateway and node, beside nginx in front of a server that does the same sum.
+//! HTTP to a tiny model: a Lineside gateway and node, beside nginx in front of a server that adds.
+//!
+//! Two such servers: `sum` adds on the spot and is what a plain echo costs; `model` has ONNX Runtime add, in a session
+//! on a thread of its own, which is what a node does. The second needs `--onnxruntime`.
 //!
 //! Both hops behind the door are mutual TLS 1.3 with the same certificates. Door and backend are counted, the load
 //! generator (`wrk`, one thread) is not. nginx has as many workers as the gateway has shards, keep-alive to its
@@ -7,6 +10,7 @@
 pub(crate) mod echo;
 mod lineside;
 mod nginx;
+mod runner;
 mod wrk;
 
 use std::time::Duration;
@@ -98,7 +102,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let gateway = identities.issue(Role::Gateway, "gateway", "gateway/identity")?;
     let binary = member::binary(args.lineside)?;
     let ours = lineside::Cluster::start(&binary, &identities, args.shards, args.onnxruntime.as_deref())?;
-    let theirs = nginx::Nginx::start(&identities, &gateway, &node, args.shards)?;
+    let sums = nginx::Nginx::start(&identities, &gateway, &node, args.shards, None)?;
+    let runs = match &args.onnxruntime {
+        Some(library) => Some(nginx::Nginx::start(&identities, &gateway, &node, args.shards, Some(library))?),
+        None => None,
+    };
     let lasting = Duration::from_secs(args.round_s);
     print_head();
     let mut ratios = Vec::new();
@@ -106,7 +114,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         let case = format!("add, c={connections}");
         let of = |name, door| Case { name, door, connections, lasting };
         let mut lineside = of("lineside", &ours as &dyn Door);
-        let mut measured = vec![pairs(&case, &mut lineside, &mut of("nginx", &theirs), args.pairs)?];
+        let mut measured = vec![pairs(&case, &mut lineside, &mut of("nginx+sum", &sums), args.pairs)?];
+        if let Some(runs) = &runs {
+            measured.push(pairs(&case, &mut lineside, &mut of("nginx+model", runs), args.pairs)?);
+        }
         if connections == 64 {
             measured.push(null_pair(&case, &mut lineside, args.pairs)?);
         }

@@ -15,6 +15,7 @@ use super::Door;
 use crate::{
     children::{Process, System},
     identities::Identities,
+    member::models,
 };
 
 pub(crate) struct Nginx {
@@ -28,11 +29,12 @@ impl Nginx {
         own: &Path,
         node: &Path,
         workers: usize,
+        library: Option<&Path>,
     ) -> anyhow::Result<Self> {
-        let backend = Process::serve(System::Echo, node, 0)?;
+        let backend = backend(node, library)?;
         // Free a moment later; nobody else asks for ports here in between.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let home = identities.home.path().join("nginx");
+        let home = identities.home.path().join(format!("nginx-{}", address.port()));
         fs::create_dir_all(&home)?;
         let name = Identities::load(node)?;
         let config = config(
@@ -73,6 +75,15 @@ impl Door for Nginx {
         let workers = children.split_whitespace().filter_map(|pid| pid.parse().ok());
         workers.chain([master, self.backend.pid()]).collect()
     }
+}
+
+/// The server behind it: adds on the spot, or with a library by ONNX Runtime.
+fn backend(node: &Path, library: Option<&Path>) -> anyhow::Result<Process> {
+    let Some(library) = library else { return Process::serve(System::Echo, node, 0) };
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["serve", "echo", "--identity"]).arg(node);
+    command.arg("--library").arg(library).arg("--model").arg(models().join("add/1/model.onnx"));
+    Process::announced(command, "echo")
 }
 
 fn config(
