@@ -128,8 +128,15 @@ impl Identity {
         };
         // The key first: of two that write here at once, whoever writes it wins.
         write(KEY_FILE, &issued.key, SECRET_MODE)?;
-        write(AUTHORITY_FILE, &issued.authority, PUBLIC_MODE)?;
-        write(CERTIFICATE_FILE, &issued.certificate, PUBLIC_MODE)
+        let rest = write(AUTHORITY_FILE, &issued.authority, PUBLIC_MODE)
+            .and_then(|()| write(CERTIFICATE_FILE, &issued.certificate, PUBLIC_MODE));
+        if rest.is_err() {
+            // On a full disk, say: half an identity would refuse the next try, too.
+            for name in [KEY_FILE, AUTHORITY_FILE, CERTIFICATE_FILE] {
+                let _not_there = fs::remove_file(directory.join(name));
+            }
+        }
+        rest
     }
 
     /// Loads the identity below a data directory; in an empty one, makes a cluster with this as its first member.

@@ -1,6 +1,7 @@
 //! The handle: what the rest of the process says to the gossip thread, and hears of it.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::PathBuf,
     sync::{
@@ -25,6 +26,10 @@ use crate::{
 
 /// Packets that wait for the gossip thread, about a megabyte. A cluster of 256 sends a member a few dozen per second.
 const PACKETS_MAX: usize = 1024;
+
+/// Packets of one member that wait for the gossip thread. One member that floods cannot crowd out the others, whose silence
+/// would have them taken for dead.
+const PACKETS_PER_MEMBER_MAX: u32 = 64;
 
 /// Greetings that wait for the gossip thread. They may be long: each has a member's models in it.
 const GREETINGS_MAX: usize = 64;
@@ -133,9 +138,13 @@ impl Discovery {
     /// Hands over a gossip packet that came over the connection with `from`. Never waits: a packet that finds the
     /// queue full is dropped and counted, as the network might have done.
     pub fn packet(&self, from: NodeId, packet: Bytes) {
-        let too_long = PACKET_BYTES_MAX < packet.len();
-        if too_long || self.0.packets.try_send((from, packet)).is_err() {
-            self.0.shared.count_dropped();
+        let shared = &self.0.shared;
+        if PACKET_BYTES_MAX < packet.len() || !shared.waits(from) {
+            return shared.count_dropped();
+        }
+        if self.0.packets.try_send((from, packet)).is_err() {
+            shared.taken(from);
+            shared.count_dropped();
         }
     }
 
@@ -182,13 +191,16 @@ impl Discovery {
 #[derive(Debug)]
 pub(crate) struct Shared {
     counters: Mutex<Counters>,
+    /// Packets in the queue, by member; no longer than the queue.
+    waiting: Mutex<BTreeMap<NodeId, u32>>,
     dropped: AtomicU64,
     pub(crate) epoch: AtomicU64,
 }
 
 impl Shared {
     fn new(epoch: u64) -> Self {
-        Self { counters: Mutex::default(), dropped: AtomicU64::new(0), epoch: AtomicU64::new(epoch) }
+        let waiting = Mutex::default();
+        Self { counters: Mutex::default(), waiting, dropped: AtomicU64::new(0), epoch: AtomicU64::new(epoch) }
     }
 
     /// Held for a copy only.
@@ -196,7 +208,46 @@ impl Shared {
         self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts a packet that is about to wait; false when too many of this member do.
+    fn waits(&self, from: NodeId) -> bool {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = waiting.entry(from).or_default();
+        let admitted = *count < PACKETS_PER_MEMBER_MAX;
+        *count += u32::from(admitted);
+        admitted
+    }
+
+    /// Counts a packet that waits no longer.
+    pub(crate) fn taken(&self, from: NodeId) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = waiting.get_mut(&from) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.remove(&from);
+            }
+        }
+    }
+
     fn count_dropped(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_floods_leaves_room_for_the_others() {
+        let shared = Shared::new(1);
+        let [loud, quiet] = [1, 2].map(|n| NodeId::from_bytes([n; 16]));
+        let admitted = (0..PACKETS_MAX).filter(|_| shared.waits(loud)).count();
+        assert_eq!(u32::try_from(admitted), Ok(PACKETS_PER_MEMBER_MAX));
+        assert!(shared.waits(quiet));
+        shared.taken(loud);
+        assert!(shared.waits(loud) && !shared.waits(loud));
+        (0..PACKETS_PER_MEMBER_MAX).for_each(|_| shared.taken(loud));
+        shared.taken(quiet);
+        assert!(shared.waiting.lock().unwrap().is_empty());
     }
 }

@@ -6,7 +6,7 @@ use std::{io, net::SocketAddr, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoveryError {
     /// The state directory is not there and cannot be made.
-    #[error("the directory {} cannot be made: {source}", path.display())]
+    #[error("the directory {} cannot be made: {source}. The user that runs this member must own the directory above it", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -14,7 +14,7 @@ pub enum DiscoveryError {
         source: io::Error,
     },
     /// The count of starts cannot be read.
-    #[error("the count of starts in {} cannot be read: {source}", path.display())]
+    #[error("the count of starts in {} cannot be read: {source}. The user that runs this member must own the file", path.display())]
     EpochUnreadable {
         /// The file.
         path: PathBuf,
@@ -32,7 +32,7 @@ pub enum DiscoveryError {
         path: PathBuf,
     },
     /// This start cannot be counted. Without it the others would take this member for one that is dead.
-    #[error("this start cannot be counted in {}: {source}", path.display())]
+    #[error("this start cannot be counted in {}: {source}. Is the disk full, or the directory another user's?", path.display())]
     EpochUnwritable {
         /// The file.
         path: PathBuf,

@@ -236,8 +236,26 @@ impl Gossip {
             return self.counters.malformed += 1;
         }
         let cluster = self.swim.identity().cluster;
+        self.remind(state);
         self.targets.met(Identity::new(cluster, state.node, state.address, state.epoch), now);
         self.take_state(state, now);
+    }
+
+    /// Tells a peer that has forgotten its later lives of the last one: a packet to that life has it begin a later one
+    /// at once. Without it, the peer would take one life after the other, each too early to be believed.
+    fn remind(&mut self, state: &MemberState) {
+        if self.leaving != Leaving::No {
+            return;
+        }
+        let later = {
+            let mut known = self.swim.iter_membership_state().map(foca::Member::id);
+            known.find(|known| known.node == state.node && state.epoch < known.epoch).cloned()
+        };
+        if let Some(later) = later
+            && let Err(error) = self.swim.announce(later, &mut self.runtime)
+        {
+            tracing::debug!(%error, "a member was not told of its last life");
+        }
     }
 
     fn fetched(&mut self, node: NodeId, state: Option<Box<MemberState>>, now: Instant) {

@@ -29,8 +29,9 @@
 //! |---|---|
 //! | members, dead ones of the last day included | 256 ([`MEMBERS_MAX`]) |
 //! | bytes of a packet | 1100 ([`PACKET_BYTES_MAX`]) |
-//! | packets, greetings that wait for the thread | 1024, 64; more are dropped |
+//! | packets, greetings that wait for the thread | 1024 (64 of one member), 64; more are dropped |
 //! | members named by mDNS, addresses of each | 256, 8; more are refused |
+//! | records that mDNS holds | 16,384 in a look every 10 s; past it mDNS pauses and begins anew |
 //! | dials at once | 4; of one hinted address one per 5 s, down to one per 60 s |
 //! | questions for a member's state at once | 16 |
 //! | rest of an address where somebody else was | 60 s |

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use lineside_wire::{ClusterId, NodeId};
 use mdns_sd::{
-    DaemonEvent, Error, IfKind, IfPredicate, Receiver, ResolvedService, ScopedIp, ServiceDaemon,
+    DaemonEvent, Error, IfKind, IfPredicate, Metrics, Receiver, ResolvedService, ScopedIp, ServiceDaemon,
     ServiceEvent, ServiceInfo,
 };
 use tokio::time::{Instant, sleep_until, timeout};
@@ -16,6 +16,11 @@ use crate::hint::{self, Announcement, Judged, Network, SERVICE};
 
 /// Between the end of a subscription and the next: the daemon ends one whose reader is behind, as in a flood.
 const BROWSE_AGAIN: Duration = Duration::from_secs(1);
+
+/// Between two looks at how much the daemon holds, and the records that it may. It bounds nothing by itself, and anybody
+/// on the network can send it records: a full cluster has a dozen per member.
+const CACHE_EVERY: Duration = Duration::from_secs(10);
+const CACHED_MAX: i64 = 16 << 10;
 
 /// Between a daemon that failed and the next.
 const START_AGAIN: Duration = Duration::from_secs(30);
@@ -61,6 +66,9 @@ struct Running {
     events: Option<Receiver<ServiceEvent>>,
     browse_at: Instant,
     trouble: Option<Receiver<DaemonEvent>>,
+    count_at: Instant,
+    /// The answer to the last look, until it is there.
+    counts: Option<Receiver<Metrics>>,
 }
 
 impl Drop for Running {
@@ -199,7 +207,9 @@ impl Mdns {
         daemon.register(self.service()?)?;
         let events = daemon.browse(SERVICE)?;
         let browse_at = Instant::now();
-        Ok(Running { daemon, events: Some(events), browse_at, trouble: Some(trouble) })
+        let count_at = browse_at + CACHE_EVERY;
+        let (events, trouble) = (Some(events), Some(trouble));
+        Ok(Running { daemon, events, browse_at, trouble, count_at, counts: None })
     }
 
     /// Our service: only at the address that the others know from gossip.
@@ -300,7 +310,24 @@ impl Running {
                     None => std::future::pending().await,
                 }
             };
+            let counted = async {
+                match &self.counts {
+                    Some(counts) => counts.recv_async().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                () = sleep_until(self.count_at) => {
+                    self.count_at = Instant::now() + CACHE_EVERY;
+                    self.counts = self.daemon.get_metrics().ok();
+                }
+                counts = counted => {
+                    self.counts = None;
+                    if let Some(count) = counts.ok().and_then(|counts| flood(&counts)) {
+                        let text = format!("a flood of records: {count} are held; it begins anew in a while");
+                        return Heard::Failed(Error::Msg(text));
+                    }
+                }
                 event = events.recv_async() => match event {
                     Ok(event) => return Heard::Event(event),
                     Err(_) => {
@@ -316,6 +343,12 @@ impl Running {
             }
         }
     }
+}
+
+/// How many records the daemon holds, when that is too many.
+fn flood(counts: &Metrics) -> Option<i64> {
+    let cached = counts.iter().filter(|(name, _)| name.starts_with("cached-")).map(|(_, count)| *count);
+    Some(cached.fold(0, i64::saturating_add)).filter(|sum| CACHED_MAX < *sum)
 }
 
 /// What the daemon says of itself.
@@ -342,5 +375,27 @@ fn network_of(address: &if_addrs::IfAddr) -> Network {
     match address {
         if_addrs::IfAddr::V4(v4) => Network { ip: v4.ip.into(), prefix: v4.prefixlen },
         if_addrs::IfAddr::V6(v6) => Network { ip: v6.ip.into(), prefix: v6.prefixlen },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_flood_of_records_is_seen_in_the_daemons_own_counts() {
+        let daemon = ServiceDaemon::new().unwrap();
+        let mut counts = daemon.get_metrics().unwrap().recv_async().await.unwrap();
+        assert_eq!(flood(&counts), None);
+        // The daemon's names for what it holds: should they change, no flood would ever be seen.
+        for name in ["cached-ptr", "cached-srv", "cached-addr", "cached-txt"] {
+            assert!(counts.contains_key(name), "{name} is not among {counts:?}");
+        }
+        counts.insert("cached-addr".to_owned(), CACHED_MAX);
+        counts.insert("respond".to_owned(), CACHED_MAX);
+        assert_eq!(flood(&counts), None);
+        counts.insert("cached-ptr".to_owned(), 1);
+        assert_eq!(flood(&counts), Some(CACHED_MAX + 1));
+        daemon.shutdown().unwrap();
     }
 }

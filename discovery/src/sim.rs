@@ -81,6 +81,8 @@ pub(crate) struct Floor {
     rng: StdRng,
     loss: f64,
     flights: Timers<Flight>,
+    /// Who is connected with whom: packets go over the connection that stands, wherever the other is believed to be.
+    links: BTreeSet<(NodeId, NodeId)>,
     /// Machines on the far side of the broken cable.
     far: BTreeSet<NodeId>,
     pub(crate) pace: Pace,
@@ -97,6 +99,7 @@ impl Floor {
             rng: StdRng::seed_from_u64(seed),
             loss,
             flights: Timers::new(),
+            links: BTreeSet::new(),
             far: BTreeSet::new(),
             pace: Pace::Lan,
         }
@@ -122,7 +125,12 @@ impl Floor {
     }
 
     pub(crate) fn start(&mut self, n: u8, epoch: u64) {
-        let own = state_of(n, epoch);
+        self.start_at(n, epoch, state_of(n, epoch).address);
+    }
+
+    /// Starts a machine that has another address than machines of its number have.
+    pub(crate) fn start_at(&mut self, n: u8, epoch: u64, address: SocketAddr) {
+        let own = MemberState { address, ..state_of(n, epoch) };
         let rng = StdRng::seed_from_u64(self.seed ^ (u64::from(n) << 32) ^ epoch);
         let gossip = Gossip::new(CLUSTER, self.pace, own.clone(), self.now, rng);
         let members = BTreeMap::new();
@@ -138,6 +146,7 @@ impl Floor {
             running: true,
         };
         self.machines.insert(node(n), machine);
+        self.links.retain(|(a, b)| ![*a, *b].contains(&node(n)));
         self.tell(n, Input::Wake);
     }
 
@@ -148,6 +157,7 @@ impl Floor {
     /// Two machines greet each other, as a dial does.
     pub(crate) fn greet(&mut self, from: u8, to: u8) {
         let (caller, answerer) = (self.machine(from).own.clone(), self.machine(to).own.clone());
+        self.connect(caller.node, answerer.node);
         self.tell(to, Input::Met(Box::new(caller)));
         self.tell(from, Input::Met(Box::new(answerer)));
     }
@@ -246,8 +256,8 @@ impl Floor {
                     machine.own.epoch = epoch;
                     machine.lives += 1;
                 }
-                Output::Send { to, packet, .. } => sent.push((to, Some(packet))),
-                Output::Fetch { node, .. } => sent.push((node, None)),
+                Output::Send { to, address, packet } => sent.push((to, address, Some(packet))),
+                Output::Fetch { node, address } => sent.push((node, address, None)),
                 Output::View(view) => machine.view = view,
                 Output::Gone(_) => {}
                 Output::Contested => machine.contested = true,
@@ -255,15 +265,35 @@ impl Floor {
                 Output::Left => machine.left = true,
             }
         }
-        for (target, packet) in sent {
-            self.launch(to, target, packet);
+        for (target, address, packet) in sent {
+            self.launch(to, target, address, packet);
         }
     }
 
-    fn launch(&mut self, from: NodeId, to: NodeId, packet: Option<Bytes>) {
+    /// Whether one is connected with another, or is now, because a dial to this address reaches it.
+    fn reaches(&mut self, from: NodeId, to: NodeId, address: SocketAddr) -> bool {
+        let there = self.machines.get(&to).filter(|machine| machine.running);
+        let found = there.is_some_and(|machine| machine.own.address == address) && !self.is_cut(from, to);
+        if found {
+            self.connect(from, to);
+        }
+        found || self.links.contains(&(from, to))
+    }
+
+    fn connect(&mut self, a: NodeId, b: NodeId) {
+        self.links.extend([(a, b), (b, a)]);
+    }
+
+    fn launch(&mut self, from: NodeId, to: NodeId, address: SocketAddr, packet: Option<Bytes>) {
         let land = self.now + Duration::from_micros(self.rng.random_range(1000..2000));
+        let reaches = self.reaches(from, to, address);
         match packet {
-            None => self.flights.set(land, Flight::Question { from, to }),
+            None if reaches => self.flights.set(land, Flight::Question { from, to }),
+            None => {
+                let answer = Flight::Answer { to: from, about: to, state: None };
+                self.flights.set(land + Duration::from_secs(1), answer);
+            }
+            Some(_) if !reaches => {}
             Some(_) if self.rng.random_bool(self.loss) || self.is_cut(from, to) => {}
             Some(bytes) => self.flights.set(land, Flight::Packet { from, to, bytes }),
         }

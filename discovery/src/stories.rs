@@ -11,7 +11,7 @@ use crate::{
     codec::{Codec, Packet},
     gossip::Input,
     identity::{ClusterTag, Identity},
-    sim::{CLUSTER, Floor, model, node, state_of},
+    sim::{CLUSTER, Floor, Machine, model, node, state_of},
     summary::MemberSummary,
     view::Standing,
 };
@@ -132,6 +132,41 @@ fn a_member_with_a_forgotten_epoch_gets_past_its_earlier_lives() {
         floor.until(60, "it is back", |floor| floor.all_see(3));
         assert!(floor.machine(2).own.epoch > 5 * 1024);
         assert!(floor.machine(2).lives < 20, "it took {} lives", floor.machine(2).lives);
+    }
+}
+
+#[test]
+fn a_member_that_lost_its_state_and_its_address_gets_past_its_earlier_lives() {
+    // Of two lives of one epoch the larger address is believed: a smaller one has to become a later life, however early
+    // it comes back and whoever it meets first, also one that lost its state itself.
+    let moved = "9.0.0.2:7443".parse().unwrap();
+    for (seed, epoch, dead_for) in
+        SEEDS.flat_map(|seed| [(seed, 1, 0), (seed, 1, 60), (seed, 7, 0), (seed, 5 * 1024, 20)])
+    {
+        let mut floor = Floor::new(seed, 0.05);
+        for n in 1..=4 {
+            floor.start(n, epoch);
+            floor.greet(n, 1);
+        }
+        floor.until(10, "the cluster forms", |floor| floor.all_see(4));
+        floor.kill(2);
+        floor.pass(Duration::from_secs(dead_for));
+        floor.start_at(2, 1, moved);
+        floor.greet(2, 3);
+        floor.until(15, "it is back, at its new address", |floor| {
+            let there = |m: &Machine| m.view.member(node(2)).is_some_and(|row| row.address == moved);
+            floor.all_see(4) && floor.running().all(there)
+        });
+        let lives = floor.machine(2).lives;
+        assert!(lives <= 4, "seed {seed}, epoch {epoch}: it took {lives} lives");
+        floor.pass(Duration::from_secs(30));
+        let others = floor.running().filter(|machine| machine.own.node != node(2));
+        assert!(
+            others.map(|machine| machine.lives).sum::<u32>() == 0,
+            "seed {seed}, epoch {epoch}: others paid"
+        );
+        assert!(floor.all_see(4), "seed {seed}, epoch {epoch}: it did not stay");
+        assert!(!floor.running().any(|m| m.saw_double), "seed {seed}, epoch {epoch}: taken for a double");
     }
 }
 
@@ -340,19 +375,33 @@ fn a_member_that_moved_is_the_same_member() {
 
 #[test]
 fn two_processes_with_one_node_id_do_not_fight_at_the_speed_of_the_network() {
-    let mut floor = Floor::formed(3, 1, 0.0);
-    let begin = floor.elapsed();
-    while floor.elapsed() < begin + Duration::from_secs(10) {
-        // Somebody keeps declaring machine 2 dead, as its double would.
-        let epoch = floor.machine(2).own.epoch;
-        let down = Member::new(identity(2, epoch), 0, State::Down);
-        let bytes = packet(&identity(3, 1), &identity(2, epoch), Message::Gossip, vec![down]);
-        floor.tell(2, Input::Packet { from: node(3), bytes });
-        floor.pass(Duration::from_millis(50));
+    // Somebody keeps declaring machine 2 dead, as its double would, or suspects it in a way that nothing refutes.
+    for (incarnation, state) in [(0, State::Down), (u16::MAX, State::Suspect)] {
+        let mut floor = Floor::formed(3, 1, 0.0);
+        let begin = floor.elapsed();
+        while floor.elapsed() < begin + Duration::from_secs(10) {
+            let epoch = floor.machine(2).own.epoch;
+            let doubted = Member::new(identity(2, epoch), incarnation, state);
+            let bytes = packet(&identity(3, 1), &identity(2, epoch), Message::Gossip, vec![doubted]);
+            floor.tell(2, Input::Packet { from: node(3), bytes });
+            floor.pass(Duration::from_millis(50));
+        }
+        let machine = floor.machine(2);
+        assert!(machine.contested, "{state:?}");
+        assert!(machine.lives <= 2 * 8, "{state:?}: {} lives", machine.lives);
     }
-    let machine = floor.machine(2);
-    assert!(machine.contested);
-    assert!(machine.lives <= 2 * 8, "{} lives", machine.lives);
+}
+
+#[test]
+fn no_packet_uses_up_the_lives_of_a_member() {
+    let mut floor = Floor::formed(3, 1, 0.0);
+    for last in [u64::MAX, u64::MAX - 1, 1 << 40] {
+        let bytes = packet(&identity(3, 1), &identity(2, last), Message::Gossip, vec![]);
+        floor.tell(2, Input::Packet { from: node(3), bytes });
+    }
+    floor.pass(Duration::from_secs(5));
+    assert_eq!((floor.machine(2).own.epoch, floor.machine(2).gossip.counters().malformed), (1, 3));
+    assert!(floor.all_see(3));
 }
 
 #[test]

@@ -29,7 +29,9 @@ pub fn frame(bytes: &[u8]) {
     let limits = Limits::default();
     let Ok(head) = FrameHead::decode(head_bytes, &limits) else { return };
     assert_eq!(head.encode(), *head_bytes, "a head has exactly one spelling");
-    assert!(head.document_length <= limits.document_bytes_max);
+    let answers = matches!(head.kind, FrameKind::Response | FrameKind::Item);
+    let document_max = if answers { limits.answer_bytes_max } else { limits.document_bytes_max };
+    assert!(head.document_length <= document_max);
     assert!(head.payload_length <= limits.payload_bytes_max);
     let (document, rest) = rest.split_at(rest.len().min(head.document_length as usize));
     let payload = &rest[..rest.len().min(head.payload_length as usize)];

@@ -1,19 +1,27 @@
 //! The accepting side: handshakes in, peers out. Nothing that one stranger does ends the loop.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
-use quinn::{Incoming, VarInt};
-use tokio::time::timeout;
+use lineside_certs::{PeerIdentity, Refusal};
+use lineside_wire::NodeId;
+use quinn::{Connection, ConnectionError, Incoming, VarInt};
+use tokio::{sync::Notify, time::timeout};
 use tracing::{debug, warn};
 
 use crate::{
     CloseCode,
     config::{CONNECTIONS_MAX, HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX},
+    error::tls_alert,
     mesh::{Inner, identify},
     peer::Peer,
+    table::connections_max,
 };
 
 /// Handshakes that run now; counted by guards, so that a panic cannot leak one.
@@ -41,11 +49,14 @@ impl Drop for Handshake {
 
 /// Accepts connections until the endpoint closes. Each runs in a task of its own.
 pub(crate) async fn run(inner: Arc<Inner>) {
-    let handshakes = Handshakes::default();
+    let (handshakes, strangers) = (Handshakes::default(), Arc::new(Strangers::default()));
     while let Some(incoming) = inner.endpoint.accept().await {
         let (running, remote) = (handshakes.running(), incoming.remote_address());
         if HANDSHAKES_MAX <= running || CONNECTIONS_MAX <= inner.endpoint.open_connections() {
-            warn!(%remote, running, "connection refused: too many at once");
+            if let Some(times) = strangers.crowded.count() {
+                let open = inner.endpoint.open_connections();
+                warn!(%remote, running, open, times, "connection refused: too many at once");
+            }
             incoming.refuse();
             continue;
         }
@@ -55,13 +66,13 @@ pub(crate) async fn run(inner: Arc<Inner>) {
             drop(incoming.retry());
             continue;
         }
-        let task = handshake(Arc::clone(&inner), incoming, handshakes.begin());
+        let task = handshake(Arc::clone(&inner), incoming, handshakes.begin(), Arc::clone(&strangers));
         inner.tasks.spawn(task);
     }
 }
 
 /// Completes one handshake and hands the peer to its supervisor.
-async fn handshake(inner: Arc<Inner>, incoming: Incoming, running: Handshake) {
+async fn handshake(inner: Arc<Inner>, incoming: Incoming, running: Handshake, strangers: Arc<Strangers>) {
     let (remote, progress) = (incoming.remote_address(), inner.around.config.timing.progress);
     let connecting = match incoming.accept() {
         Ok(connecting) => connecting,
@@ -69,7 +80,7 @@ async fn handshake(inner: Arc<Inner>, incoming: Incoming, running: Handshake) {
     };
     let connection = match timeout(progress, connecting).await {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return warn!(%remote, %error, "connection refused: the handshake failed"),
+        Ok(Err(error)) => return strangers.failed(remote, &error),
         Err(_) => return debug!(%remote, "handshake took too long"),
     };
     drop(running);
@@ -84,17 +95,102 @@ async fn handshake(inner: Arc<Inner>, incoming: Incoming, running: Handshake) {
             return connection.close(VarInt::from(CloseCode::NotAMember), b"the certificate names no member");
         }
     };
-    let Ok((peer, run)) = Peer::start(&inner.around, connection, identity, inner.on_greeting()).await else {
-        return;
+    let Some(stranger) = strangers.admit(&identity) else {
+        debug!(%remote, node = %identity.node, "connection refused: too many of one peer without a hello");
+        return connection
+            .close(VarInt::from(CloseCode::TooManyConnections), b"say hello on the others first");
+    };
+    // Whoever has a certificate and says nothing, or lets us open no stream, does not keep a connection.
+    let greeted = timeout(progress, hello(&inner, connection.clone(), identity));
+    let is_up = tokio::select! {
+        up = greeted => up.unwrap_or(false),
+        () = inner.closing.cancelled() => return,
+    };
+    drop(stranger);
+    if !is_up && connection.close_reason().is_none() {
+        debug!(%remote, "no hello in time");
+        connection.close(VarInt::from(CloseCode::NoHello), b"NoHello");
+    }
+}
+
+/// Serves the connection and waits for the peer's hello; false when it ended before.
+async fn hello(inner: &Arc<Inner>, connection: Connection, identity: PeerIdentity) -> bool {
+    let greeted = Arc::new(Notify::new());
+    let (tell, on_greeting) = (Arc::clone(&greeted), inner.on_greeting());
+    let on_greeting = Box::new(move |peer, greeting| {
+        on_greeting(peer, greeting);
+        tell.notify_one();
+    });
+    let Ok((peer, run)) = Peer::start(&inner.around, connection, identity, on_greeting).await else {
+        return false;
     };
     inner.supervise(&peer, run);
-    // Whoever has a certificate and says nothing does not keep a connection.
     tokio::select! {
-        () = tokio::time::sleep(progress) => {}
-        () = inner.closing.cancelled() => return,
+        () = greeted.notified() => true,
+        _ = peer.connection.closed() => false,
     }
-    if peer.greeting().is_none() && peer.is_open() {
-        debug!(%remote, "no hello in time");
-        peer.close(CloseCode::NoHello);
+}
+
+/// Peers that are not up yet, or that could not come in. Anybody can knock: what is kept and told of them is bounded.
+#[derive(Default)]
+struct Strangers {
+    /// Connections of each peer that has proved who it is and has not said hello. The lock is held for a look-up.
+    waiting: Mutex<HashMap<NodeId, usize>>,
+    /// Handshakes that one side's certificate ended, and connections for which there was no room.
+    refused: Seldom,
+    crowded: Seldom,
+}
+
+/// Says when to tell of something that may happen at any rate: at every power of two.
+#[derive(Default)]
+struct Seldom(AtomicU64);
+
+impl Seldom {
+    /// Counts one; gives the count when it should be told.
+    fn count(&self) -> Option<u64> {
+        let count = self.0.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        count.is_power_of_two().then_some(count)
+    }
+}
+
+impl Strangers {
+    /// Counts a connection until the guard is dropped; `None` when its peer has too many that say nothing.
+    fn admit(self: &Arc<Self>, identity: &PeerIdentity) -> Option<Stranger> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = waiting.entry(identity.node).or_default();
+        if connections_max(identity.role) <= *count {
+            return None;
+        }
+        *count += 1;
+        Some(Stranger { node: identity.node, of: Arc::clone(self) })
+    }
+
+    /// Tells of a handshake that failed: a refused certificate concerns a person, a line that broke does not.
+    fn failed(&self, remote: SocketAddr, error: &ConnectionError) {
+        let told =
+            tls_alert(error).and_then(|alert| Some((Refusal::from_alert(alert), self.refused.count()?)));
+        match told {
+            Some((reason, times)) => {
+                warn!(%remote, %reason, times, "connection refused: the handshake failed");
+            }
+            None => debug!(%remote, %error, "the handshake failed"),
+        }
+    }
+}
+
+struct Stranger {
+    node: NodeId,
+    of: Arc<Strangers>,
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let mut waiting = self.of.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = waiting.get_mut(&self.node) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.remove(&self.node);
+            }
+        }
     }
 }

@@ -27,8 +27,9 @@ pub(crate) const REQUESTS_QUEUED_MAX: usize = 1024;
 /// Streams that a peer may have open: each own stream is one call of more than 16 KiB.
 const STREAMS_MAX: u32 = 256;
 
-/// Connections in all, and per member. A gateway has one per shard and one for gossip; the newest wins.
-pub(crate) const CONNECTIONS_MAX: usize = 512;
+/// Connections in all: 256 members, some of them gateways with a connection per shard, and clients.
+pub(crate) const CONNECTIONS_MAX: usize = 1024;
+/// Connections with one peer, a gateway's shards left out (`table`): programs that share an identity. The newest win.
 pub(crate) const CONNECTIONS_PER_NODE_MAX: usize = 16;
 
 /// Handshakes at once, and from how many on a stranger must prove its address first (QUIC Retry).

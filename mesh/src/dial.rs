@@ -65,7 +65,8 @@ impl Dials {
             states.retain(|_, state| state.running.is_some() || state.rests_for(now).is_some());
         }
         let state = states.entry(target).or_default();
-        if let Some(dial) = &state.running {
+        // One that has an end and is still here was ended by a panic: it would refuse this address for ever.
+        if let Some(dial) = state.running.as_ref().filter(|dial| dial.peek().is_none()) {
             return Ok(dial.clone());
         }
         if let Some(retry_in) = state.rests_for(now) {
@@ -90,7 +91,24 @@ impl Dials {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
+
+    #[test]
+    fn a_dial_that_panicked_is_not_joined_for_ever() {
+        let dials = Dials::default();
+        let (target, now) = ((([127, 0, 0, 1], 1).into(), None), Instant::now());
+        let begin = || async { Err(DialError::Closed) }.boxed().shared();
+        let panicked = dials.join(target, now, begin).unwrap_or_else(|error| panic!("{error}"));
+        assert!(panicked.now_or_never().is_some());
+        let mut begun = false;
+        let next = dials.join(target, now, || {
+            begun = true;
+            begin()
+        });
+        assert!(next.is_ok() && begun);
+    }
 
     #[test]
     fn an_address_that_fails_rests_longer_each_time_up_to_a_bound() {

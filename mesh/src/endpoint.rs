@@ -18,6 +18,10 @@ use crate::{
 /// A bound UDP socket with the buffers that bulk transfers need.
 fn socket(address: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        // Whatever the system's default: "any address" means those of IPv4, too.
+        socket.set_only_v6(false)?;
+    }
     // The kernel may grant less (net.core.rmem_max); then bulk is slower and nothing is wrong.
     drop(socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES));
     drop(socket.set_send_buffer_size(SOCKET_BUFFER_BYTES));
@@ -26,13 +30,25 @@ fn socket(address: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
     Ok(socket.into())
 }
 
+/// A socket that reaches members of both families, where this system has IPv6.
+fn dialling_socket() -> (SocketAddr, std::io::Result<std::net::UdpSocket>) {
+    let (both, v4) = (SocketAddr::from(([0; 8], 0)), SocketAddr::from(([0; 4], 0)));
+    match socket(both) {
+        Ok(socket) => (both, Ok(socket)),
+        Err(_) => (v4, socket(v4)),
+    }
+}
+
 /// An endpoint that listens there, or one that only dials.
 ///
 /// The keys for stateless resets and connection ids come from the identity, so that a restarted process can tell
 /// its peers at once that their old connections are gone; they would otherwise wait for the idle timeout.
 pub(crate) fn open(config: &MeshConfig, identity: &Identity) -> Result<Endpoint, BindError> {
-    let address = config.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
-    let socket = socket(address).map_err(|source| BindError::Listen { address, source })?;
+    let (address, socket) = match config.listen {
+        Some(address) => (address, socket(address)),
+        None => dialling_socket(),
+    };
+    let socket = socket.map_err(|source| BindError::Listen { address, source })?;
     let reset_secret = identity.derive_secret("lineside quic stateless reset");
     let reset_key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &reset_secret);
     let mut endpoint_config = EndpointConfig::new(Arc::new(reset_key));
@@ -68,4 +84,32 @@ pub(crate) fn client(config: &MeshConfig, identity: &Identity) -> Result<quinn::
     let mut client = quinn::ClientConfig::new(Arc::new(tls));
     client.transport_config(config.transport());
     Ok(client)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv6Addr, UdpSocket};
+
+    use super::*;
+
+    #[test]
+    fn whoever_only_dials_reaches_both_families() {
+        let (address, socket) = dialling_socket();
+        let socket = socket.expect("a socket");
+        let reaches = |peer: UdpSocket, to: SocketAddr| {
+            socket.send_to(b"hello", to).expect("sent");
+            assert_eq!(peer.recv(&mut [0; 8]).expect("received"), 5);
+        };
+        let v4 = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+        let port = v4.local_addr().expect("bound").port();
+        if address.is_ipv4() {
+            return reaches(v4, ([127, 0, 0, 1], port).into());
+        }
+        reaches(v4, ([0, 0, 0, 0, 0, 0xffff, 0x7f00, 1], port).into());
+        // A system may know IPv6 and have no such address.
+        if let Ok(v6) = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)) {
+            let to = v6.local_addr().expect("bound");
+            reaches(v6, to);
+        }
+    }
 }

@@ -169,7 +169,7 @@ impl From<CloseCode> for VarInt {
 }
 
 /// The TLS alert within QUIC's error codes.
-fn tls_alert(error: &ConnectionError) -> Option<u8> {
+pub(crate) fn tls_alert(error: &ConnectionError) -> Option<u8> {
     let code = match error {
         ConnectionError::TransportError(error) => error.code,
         ConnectionError::ConnectionClosed(close) => close.error_code,

@@ -10,6 +10,8 @@ use lineside_wire::{
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
 use tokio::time::timeout;
 
+use crate::bytes::{Counted, Room};
+
 /// Bytes taken from a stream at once.
 const CHUNK_BYTES_MAX: usize = 64 << 10;
 
@@ -22,6 +24,8 @@ pub(crate) struct Frame {
     pub(crate) kind: FrameKind,
     pub(crate) document: Bytes,
     pub(crate) payload: Bytes,
+    /// It had one, and there was no room for it: it was read and is gone.
+    pub(crate) is_without_payload: bool,
 }
 
 /// Why a stream gives no more frames.
@@ -43,6 +47,7 @@ pub(crate) struct FrameReader {
     stream: RecvStream,
     limits: Limits,
     progress: Duration,
+    room: Room,
     buffered: BytesMut,
     stage: Stage,
 }
@@ -51,12 +56,21 @@ pub(crate) struct FrameReader {
 enum Stage {
     Head,
     Document(FrameHead),
-    Payload(FrameKind, Bytes, AlignedBuffer),
+    Payload(FrameKind, Bytes, AlignedBuffer, Counted),
+    /// A payload without room, of which so many bytes are still to come. It is read all the same: left in the
+    /// connection's window, it would hold up the payloads that have room.
+    Passing(FrameKind, Bytes, usize),
 }
 
 impl FrameReader {
     pub(crate) fn new(stream: RecvStream, limits: Limits, progress: Duration) -> Self {
-        Self { stream, limits, progress, buffered: BytesMut::new(), stage: Stage::Head }
+        let room = Room::unbounded();
+        Self { stream, limits, progress, room, buffered: BytesMut::new(), stage: Stage::Head }
+    }
+
+    /// Takes no more payload at once than there is room for.
+    pub(crate) fn within(self, room: Room) -> Self {
+        Self { room, ..self }
     }
 
     /// The next frame; `None` when the peer has finished the stream between two frames.
@@ -82,8 +96,14 @@ impl FrameReader {
 
     /// Puts received bytes where they belong: into the open payload, else into the buffer.
     fn accept(&mut self, mut bytes: &[u8]) {
-        if let Stage::Payload(_, _, payload) = &mut self.stage {
-            bytes.advance(payload.fill(bytes));
+        match &mut self.stage {
+            Stage::Payload(_, _, payload, _) => bytes.advance(payload.fill(bytes)),
+            Stage::Passing(_, _, rest) => {
+                let passed = bytes.len().min(*rest);
+                *rest -= passed;
+                bytes.advance(passed);
+            }
+            Stage::Head | Stage::Document(_) => {}
         }
         self.buffered.extend_from_slice(bytes);
     }
@@ -105,16 +125,28 @@ impl FrameReader {
                         return Ok(None);
                     }
                     let document = self.buffered.split_to(length).freeze();
-                    let mut payload = AlignedBuffer::with_length(head.payload_length as usize);
+                    let length = head.payload_length as usize;
+                    let Some(counted) = self.room.take(length) else {
+                        let passed = self.buffered.len().min(length);
+                        self.buffered.advance(passed);
+                        self.stage = Stage::Passing(head.kind, document, length - passed);
+                        continue;
+                    };
+                    let mut payload = AlignedBuffer::with_length(length);
                     let taken = payload.fill(&self.buffered);
                     self.buffered.advance(taken);
-                    self.stage = Stage::Payload(head.kind, document, payload);
+                    self.stage = Stage::Payload(head.kind, document, payload, counted);
                 }
-                Stage::Payload(kind, document, payload) => {
-                    if payload.missing() == 0 {
-                        return Ok(Some(Frame { kind, document, payload: payload.freeze() }));
-                    }
-                    self.stage = Stage::Payload(kind, document, payload);
+                Stage::Payload(kind, document, payload, _counted) if payload.missing() == 0 => {
+                    let payload = payload.freeze();
+                    return Ok(Some(Frame { kind, document, payload, is_without_payload: false }));
+                }
+                Stage::Passing(kind, document, 0) => {
+                    let payload = Bytes::new();
+                    return Ok(Some(Frame { kind, document, payload, is_without_payload: true }));
+                }
+                unfinished @ (Stage::Payload(..) | Stage::Passing(..)) => {
+                    self.stage = unfinished;
                     return Ok(None);
                 }
             }
@@ -125,13 +157,9 @@ impl FrameReader {
 /// The fault of a frame that no peer would take. It must not be written: the peer would give up the whole stream,
 /// and with it every other call there.
 pub(crate) fn oversize(frame: &EncodedFrame, limits: &Limits) -> Option<Fault> {
-    let document = frame.start.len() - FRAME_HEAD_BYTES;
-    let payload = frame.len() - frame.start.len();
-    let rows =
-        [("document", document, limits.document_bytes_max), ("payload", payload, limits.payload_bytes_max)];
-    let (part, length, max) = rows.into_iter().find(|(_, length, max)| (*max as usize) < *length)?;
-    let text = format!("a {part} of {length} bytes: at most {max} are allowed between members");
-    Some(Fault::new(FaultCode::LimitExceeded, text))
+    let head = frame.start.first_chunk::<FRAME_HEAD_BYTES>()?;
+    let refusal = FrameHead::decode(head, limits).err()?;
+    Some(Fault::new(FaultCode::LimitExceeded, format!("{refusal} between members")))
 }
 
 /// Writes frames in order: small pieces together, large ones uncopied.

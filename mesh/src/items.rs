@@ -112,7 +112,7 @@ mod tests {
 
     fn frame(kind: FrameKind, encoded: &EncodedFrame) -> Frame {
         let document = encoded.start.slice(FRAME_HEAD_BYTES..);
-        Frame { kind, document, payload: encoded.payload.concat().into() }
+        Frame { kind, document, payload: encoded.payload.concat().into(), is_without_payload: false }
     }
 
     fn item(id: RequestId, number: u64) -> Frame {

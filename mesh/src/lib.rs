@@ -16,6 +16,7 @@
 //! Limits and times, each with its reason, are in the `config` module.
 
 mod accept;
+mod bytes;
 mod call;
 mod config;
 mod dial;

@@ -15,6 +15,7 @@ use tracing::{debug, info};
 use crate::{
     BindError, CallFailure, CloseCode, Destination, DialError, Item, MeshConfig, Outbound, Reply, Service,
     accept,
+    bytes::Rooms,
     dial::Dials,
     endpoint, greeting,
     items::Items,
@@ -99,7 +100,7 @@ impl Mesh {
         let mesh = Self(Arc::new(Inner {
             endpoint,
             identity,
-            around: Surroundings { config: Arc::new(config), presence, service },
+            around: Surroundings { config: Arc::new(config), presence, service, rooms: Rooms::default() },
             table: Table::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -135,6 +136,20 @@ impl Mesh {
         call: Outbound<P>,
     ) -> Result<Reply, CallFailure> {
         self.peer(to).await?.call(call).await
+    }
+
+    /// Sends a notification, which is never answered, over the connection that exists or is dialled now. It is on its
+    /// way when this returns, and may still be lost with the connection.
+    ///
+    /// # Errors
+    /// No connection, or one that is broken: nothing was sent. A notification over 16 KiB is refused.
+    pub async fn notify<P: serde::Serialize>(
+        &self,
+        to: Destination,
+        method: &'static str,
+        params: &P,
+    ) -> Result<(), CallFailure> {
+        self.peer(to).await?.notify(method, params).await
     }
 
     /// Makes one call whose result comes in parts, on a stream of its own. The stream of items ends with the result,
@@ -287,9 +302,13 @@ impl Inner {
             .await
             .map_err(from_connection)?;
         self.supervise(&peer, run);
+        // Also when the time for this dial is over while the peer says nothing: a connection that nobody has would
+        // stay for as long as the peer keeps it alive.
+        let unless_greeted = CloseUnlessKept(Some(Arc::clone(&peer)));
         let own = self.around.presence.greeting();
-        let theirs = self.hello(&peer, &own, address).await.inspect_err(|_| peer.close(CloseCode::Bye))?;
-        self.greeted(&peer, theirs);
+        let theirs = self.hello(&peer, &own, address).await?;
+        unless_greeted.keep();
+        self.greeted(&peer, &theirs);
         Ok(peer)
     }
 
@@ -325,16 +344,30 @@ impl Inner {
         let inner = Arc::downgrade(self);
         Box::new(move |peer, greeting| {
             if let Some(inner) = inner.upgrade() {
-                inner.greeted(&peer, greeting);
+                inner.greeted(&peer, &greeting);
             }
         })
     }
 
-    fn greeted(&self, peer: &Arc<Peer>, greeting: Greeting) {
-        self.around.presence.met(&peer.identity, &greeting, peer.remote);
-        if peer.greeting().is_none() {
-            peer.set_greeting(greeting);
-            self.table.add(peer);
+    /// Takes in the first greeting on a connection. Later ones are answered and change nothing.
+    fn greeted(&self, peer: &Arc<Peer>, greeting: &Greeting) {
+        if !peer.set_greeting(greeting.clone()) {
+            return;
+        }
+        self.around.presence.met(&peer.identity, greeting, peer.remote);
+        self.table.add(peer);
+        if !peer.is_open() {
+            // It ended before it was in the table: whoever cleans up behind it may have found nothing to remove.
+            self.lost(peer);
+        }
+    }
+
+    /// Takes a connection that ended out of the table. Said again, it does nothing.
+    fn lost(&self, peer: &Arc<Peer>) {
+        if self.table.remove(peer) {
+            let reason = peer.connection.close_reason().map(|reason| reason.to_string()).unwrap_or_default();
+            info!(node = %peer.identity.node, remote = %peer.remote, reason, "peer disconnected");
+            self.around.presence.lost(peer.identity.node);
         }
     }
 
@@ -346,13 +379,26 @@ impl Inner {
     ) {
         let (inner, peer) = (Arc::clone(self), Arc::clone(peer));
         self.tasks.spawn(async move {
-            let reason = run.await;
-            let node = peer.identity.node;
-            if inner.table.remove(&peer) {
-                info!(%node, remote = %peer.remote, %reason, "peer disconnected");
-                inner.around.presence.lost(node);
-            }
+            run.await;
+            inner.lost(&peer);
         });
+    }
+}
+
+/// Closes a connection when it is dropped, unless it was kept.
+struct CloseUnlessKept(Option<Arc<Peer>>);
+
+impl CloseUnlessKept {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CloseUnlessKept {
+    fn drop(&mut self) {
+        if let Some(peer) = &self.0 {
+            peer.close(CloseCode::Bye);
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use tracing::{debug, error, trace};
 
 use crate::{
     CallFailure, MeshConfig, Outbound, Presence, Reply, Service,
+    bytes::{ByteCount, Rooms},
     call::{Answer, read_answer},
     config::SHARED_STREAM_BYTES_MAX,
     error::CloseCode,
@@ -40,6 +41,7 @@ pub(crate) struct Surroundings {
     pub(crate) config: Arc<MeshConfig>,
     pub(crate) presence: Arc<dyn Presence>,
     pub(crate) service: Arc<dyn Service>,
+    pub(crate) rooms: Rooms,
 }
 
 /// Told that the peer has greeted us, with what it said.
@@ -54,7 +56,9 @@ impl Peer {
         on_greeting: OnGreeting,
     ) -> Result<(Arc<Self>, impl Future<Output = ConnectionError> + Send + 'static), ConnectionError> {
         let identity = Arc::new(identity);
+        // A socket of both families gives IPv4 addresses as IPv6 ones.
         let remote = connection.remote_address();
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let (send, recv) = connection.open_bi().await?;
         let (shared, requests, pending) = SharedStream::new();
         let peer = Arc::new(Self {
@@ -75,6 +79,8 @@ impl Peer {
             // Whoever we dialled proved who it is, and calls back only when it has taken our hello; its answer to that
             // may still be on its way when the first call arrives on another stream.
             greeted: AtomicBool::new(connection.side().is_client()),
+            unwritten: ByteCount::default(),
+            room: around.rooms.of(&peer.identity),
             on_greeting: Box::new(move |greeting| {
                 if let Some(peer) = greeted.upgrade() {
                     on_greeting(peer, greeting);
@@ -110,8 +116,9 @@ impl Peer {
         self.greeting().is_some_and(|greeting| greeting.member.is_some())
     }
 
-    pub(crate) fn set_greeting(&self, greeting: Greeting) {
-        drop(self.greeting.set(greeting));
+    /// Keeps what the peer said of itself first. False when it has said it before.
+    pub(crate) fn set_greeting(&self, greeting: Greeting) -> bool {
+        self.greeting.set(greeting).is_ok()
     }
 
     pub(crate) fn close(&self, code: CloseCode) {
@@ -142,6 +149,27 @@ impl Peer {
             Ok(Answer::Fault(fault, report)) => Err(CallFailure::Fault { node, fault, report }),
             Err(Broken { sent, reason }) => Err(CallFailure::Lost { node, sent, reason }),
         }
+    }
+
+    /// Sends a notification, on the shared stream: a stream of its own would end before anybody could know that it was
+    /// read.
+    pub(crate) async fn notify<P: serde::Serialize>(
+        &self,
+        method: &'static str,
+        params: &P,
+    ) -> Result<(), CallFailure> {
+        let frame = lineside_wire::EncodedFrame::notification(method, params);
+        let node = self.identity.node;
+        if SHARED_STREAM_BYTES_MAX < frame.len() {
+            let text = format!(
+                "a notification of {} bytes: at most {SHARED_STREAM_BYTES_MAX} are sent; make it a call",
+                frame.len()
+            );
+            let fault = lineside_wire::Fault::new(lineside_wire::FaultCode::LimitExceeded, text);
+            return Err(CallFailure::Fault { node, fault, report: None });
+        }
+        let sent = self.shared.notify(frame).await;
+        sent.map_err(|reason| CallFailure::Lost { node, sent: false, reason })
     }
 
     /// Makes one call on a stream of its own. Dropping both halves of the stream is the cancellation.

@@ -23,6 +23,7 @@ use tracing::debug;
 
 use crate::{
     Cancelled, Incoming, MeshConfig, Presence, Responder, Served, Service,
+    bytes::{ByteCount, Room},
     call::not_allowed,
     config::ANSWERS_MAX,
     error::CloseCode,
@@ -34,6 +35,14 @@ use crate::{
 /// Answers that are written together.
 const WRITE_TOGETHER_MAX: usize = 64;
 
+/// Bytes of answers to one connection that may be made and not be written, for lack of a reader. Past it the next call
+/// is told "busy": two answers of the largest size, and a second of a gigabit link.
+const UNWRITTEN_BYTES_MAX: usize = 128 << 20;
+
+/// Calls of one stream that the service may have left to be run. Requests have their own, smaller bound; what is above
+/// it are notifications, which nobody answers: the stream is not read on until some have ended.
+const LATER_MAX: usize = 2 * ANSWERS_MAX;
+
 /// What every stream of one connection shares.
 pub(crate) struct Serving {
     pub(crate) config: Arc<MeshConfig>,
@@ -43,16 +52,23 @@ pub(crate) struct Serving {
     pub(crate) presence: Arc<dyn Presence>,
     /// Whether the peer has said hello, or answers ours: nothing else is served before.
     pub(crate) greeted: AtomicBool,
+    /// Of answers on all streams of the connection.
+    pub(crate) unwritten: ByteCount,
+    /// For the payloads that the peer sends.
+    pub(crate) room: Room,
     /// Told what the peer said of itself.
     pub(crate) on_greeting: Box<dyn Fn(Greeting) + Send + Sync>,
 }
 
 impl Serving {
-    /// Serves one stream until the peer has finished it and every call on it is answered.
+    /// Serves one stream until the peer has finished it, every request on it is answered, and no notification is
+    /// worked on.
     ///
     /// Dropped or ended early, it cancels the calls that are still open.
     pub(crate) async fn stream(self: Arc<Self>, send: SendStream, recv: RecvStream) {
-        let reader = FrameReader::new(recv, self.config.limits, self.config.timing.progress);
+        // A caller sends no answers.
+        let limits = self.config.limits.without_answers();
+        let reader = FrameReader::new(recv, limits, self.config.timing.progress).within(self.room.clone());
         let (answers, outgoing) = mpsc::channel(ANSWERS_MAX);
         let calls = Calls { serving: self, answers, refused: Vec::new(), open: OpenCalls::default() };
         Stream { calls, reader, send, outgoing, later: FuturesUnordered::new() }.run().await;
@@ -85,7 +101,7 @@ impl Stream {
         tokio::pin!(stopped);
         while !(finished && self.calls.open.0.is_empty()) {
             tokio::select! {
-                frame = self.reader.next(), if !finished => match frame {
+                frame = self.reader.next(), if !finished && self.later.len() < LATER_MAX => match frame {
                     Ok(Some(frame)) => self.later.extend(self.calls.frame(&frame)),
                     Ok(None) => finished = true,
                     Err(error) => {
@@ -104,6 +120,7 @@ impl Stream {
             }
         }
         drop(self.send.finish());
+        while self.later.next().await.is_some() {}
     }
 
     /// Writes answers and refusals; false when the stream is gone.
@@ -114,10 +131,10 @@ impl Stream {
         for answer in written.iter().filter(|outgoing| outgoing.ahead.is_none()) {
             self.calls.open.0.remove(&answer.id);
         }
-        // Items give their places back once they are written: until then their service waits.
+        // Items give their places back once they are written: until then their service waits. Bytes count until then.
         let mut places = Vec::new();
         let outgoing = written.drain(..).map(|outgoing| {
-            places.extend(outgoing.ahead);
+            places.push((outgoing.ahead, outgoing.bytes));
             outgoing.frame
         });
         write_frames(&mut self.send, self.calls.refused.drain(..).chain(outgoing)).await.is_ok()
@@ -138,7 +155,7 @@ impl Calls {
     fn frame(&mut self, frame: &Frame) -> Vec<BoxFuture<'static, ()>> {
         let mut later = Vec::new();
         match Message::decode(frame.kind, &frame.document) {
-            Ok(Message::Batch(messages)) if !frame.payload.is_empty() => {
+            Ok(Message::Batch(messages)) if !frame.payload.is_empty() || frame.is_without_payload => {
                 let text = format!(
                     "a batch of {} calls with a payload: tensors go in frames of their own",
                     messages.len()
@@ -165,13 +182,24 @@ impl Calls {
                     self.refuse(Some(id), &fault);
                     return None;
                 }
+                if frame.is_without_payload {
+                    let text = "this peer sends more tensors at once than there is room for";
+                    self.refuse(Some(id), &Fault::new(FaultCode::Busy, text).retry_after_ms(50));
+                    return None;
+                }
+                if UNWRITTEN_BYTES_MAX <= self.serving.unwritten.bytes() {
+                    let text = "the answers to earlier calls of this connection are not read";
+                    self.refuse(Some(id), &Fault::new(FaultCode::Busy, text).retry_after_ms(50));
+                    return None;
+                }
                 let Ok(place) = self.answers.clone().try_reserve_owned() else {
                     let text = format!("{ANSWERS_MAX} calls wait on this stream");
                     self.refuse(Some(id), &Fault::new(FaultCode::Busy, text).retry_after_ms(50));
                     return None;
                 };
                 let limits = self.serving.config.limits;
-                let reply = Responder::to_request(id, place, self.answers.clone(), limits);
+                let unwritten = self.serving.unwritten.clone();
+                let reply = Responder::to_request(id, place, self.answers.clone(), limits, unwritten);
                 self.open.0.insert(id, reply.cancelled());
                 self.serve(method, context, frame.document.slice_ref(params), frame.payload.clone(), reply)
             }
@@ -185,7 +213,7 @@ impl Calls {
             }
             Message::Notification { method, params } => {
                 // A notification is never answered, not even when it is refused.
-                self.admit(RequestId(u64::MAX), method).ok()?;
+                self.admit(RequestId(u64::MAX), method).ok().filter(|()| !frame.is_without_payload)?;
                 let params = frame.document.slice_ref(params);
                 self.serve(
                     method,

@@ -18,7 +18,11 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{config::ITEMS_AHEAD_MAX, frames::oversize};
+use crate::{
+    bytes::{ByteCount, Counted},
+    config::ITEMS_AHEAD_MAX,
+    frames::oversize,
+};
 
 /// Answers the calls of peers. One for the whole process; called on the network's thread.
 pub trait Service: Send + Sync + 'static {
@@ -140,6 +144,7 @@ struct Place {
     answer: mpsc::OwnedPermit<Outgoing>,
     stream: mpsc::Sender<Outgoing>,
     limits: Limits,
+    unwritten: ByteCount,
     /// Made with the first item: most results have none.
     items: Option<Items>,
 }
@@ -158,6 +163,8 @@ pub(crate) struct Outgoing {
     pub(crate) frame: EncodedFrame,
     /// An item's place among those not yet written; an answer has none.
     pub(crate) ahead: Option<OwnedSemaphorePermit>,
+    /// Counts until this is dropped.
+    pub(crate) bytes: Counted,
 }
 
 /// Why an item of a streamed result was not sent.
@@ -177,8 +184,9 @@ impl Responder {
         answer: mpsc::OwnedPermit<Outgoing>,
         stream: mpsc::Sender<Outgoing>,
         limits: Limits,
+        unwritten: ByteCount,
     ) -> Self {
-        let place = Place { id, answer, stream, limits, items: None };
+        let place = Place { id, answer, stream, limits, unwritten, items: None };
         Self { place: Some(place), cancelled: Cancelled::default() }
     }
 
@@ -222,7 +230,8 @@ impl Responder {
             return Err(NotSent::TooLong(fault));
         }
         items.next += 1;
-        room.send(Outgoing { id: place.id, frame, ahead: Some(ahead) });
+        let bytes = place.unwritten.count(frame.len());
+        room.send(Outgoing { id: place.id, frame, ahead: Some(ahead), bytes });
         Ok(())
     }
 
@@ -244,12 +253,13 @@ impl Responder {
     }
 
     fn send(&mut self, frame: impl FnOnce(RequestId) -> EncodedFrame) {
-        if let Some(Place { id, answer, limits, .. }) = self.place.take() {
+        if let Some(Place { id, answer, limits, unwritten, .. }) = self.place.take() {
             let mut frame = frame(id);
             if let Some(fault) = oversize(&frame, &limits) {
                 frame = EncodedFrame::error(Some(id), &Fault { executed: Executed::Yes, ..fault }, None);
             }
-            drop(answer.send(Outgoing { id, frame, ahead: None }));
+            let bytes = unwritten.count(frame.len());
+            drop(answer.send(Outgoing { id, frame, ahead: None, bytes }));
         }
     }
 }

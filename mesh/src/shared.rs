@@ -99,6 +99,13 @@ impl SharedStream {
     }
 }
 
+impl SharedStream {
+    /// Sends what nobody answers. Gives the reason when it could not even be queued.
+    pub(crate) async fn notify(&self, frame: EncodedFrame) -> Result<(), String> {
+        self.queue.send(frame).await.map_err(|_| self.pending.reason())
+    }
+}
+
 /// A call whose caller still waits.
 struct OpenCall<'a> {
     stream: &'a SharedStream,

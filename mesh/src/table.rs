@@ -3,9 +3,18 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
-use lineside_wire::NodeId;
+use lineside_wire::{NodeId, Role};
 
 use crate::{config::CONNECTIONS_PER_NODE_MAX, error::CloseCode, peer::Peer};
+
+/// Connections that a member may have on top: one for each of its door's threads, of which `gateway.shards` allows as
+/// many. With fewer, a door's connections would close each other in turn.
+const SHARDS_MAX: usize = 64;
+
+/// Connections of one peer, those that have not greeted yet counted by themselves.
+pub(crate) const fn connections_max(role: Role) -> usize {
+    if role.is_member() { CONNECTIONS_PER_NODE_MAX + SHARDS_MAX } else { CONNECTIONS_PER_NODE_MAX }
+}
 
 /// The connections of each peer, the newest last.
 type Snapshot = HashMap<NodeId, Vec<Arc<Peer>>>;
@@ -39,7 +48,7 @@ impl Table {
         });
         let snapshot = self.0.load();
         let peers = snapshot.get(&peer.identity.node).map_or(&[][..], Vec::as_slice);
-        let excess = peers.len().saturating_sub(CONNECTIONS_PER_NODE_MAX);
+        let excess = peers.len().saturating_sub(connections_max(peer.identity.role));
         peers[..excess].iter().for_each(|old| old.close(CloseCode::TooManyConnections));
     }
 

@@ -19,8 +19,9 @@ use lineside_mesh::{
     Served, Service,
 };
 use lineside_wire::{
-    CallContext, Empty, FaultCode, Greeting, LoadReport, MemberState, NodeId, PROTOCOL_VERSION,
-    PayloadBuilder, Role, RunReport, decode_part, method,
+    CallContext, ClusterId, Datatype, Empty, EncodedFrame, FaultCode, Greeting, LoadReport, MemberRow,
+    MemberState, MembersResult, ModelInfo, ModelState, ModelVersion, NodeId, PROTOCOL_VERSION,
+    PayloadBuilder, RequestId, Role, RunReport, TensorSpec, decode_part, method,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -191,6 +192,16 @@ impl Held {
     }
 }
 
+impl Held {
+    /// Work that is not done when it is looked at first. Only its end counts.
+    async fn take_a_while(self: Arc<Self>) {
+        for _ in 0..200 {
+            tokio::task::yield_now().await;
+        }
+        drop(Ended(self));
+    }
+}
+
 /// Tells when the work of a streamed result is over: done, or dropped.
 struct Ended(Arc<Held>);
 
@@ -202,7 +213,8 @@ impl Drop for Ended {
 }
 
 /// `infer` comes back as it went, `health` is held open, `models.list` panics, `cluster.watch` counts,
-/// `models.get` answers with a text as long as asked for, `ping` answers later.
+/// `models.get` answers with a text as long as asked for, `cluster.members` tells of a full cluster, once as an item
+/// and once as its result, `cluster.status` works on for a while, `ping` answers later.
 struct Echo {
     held: Arc<Held>,
 }
@@ -229,6 +241,8 @@ impl Service for Echo {
                 Served::Done
             }
             method::MODELS_LIST => panic!("a defect in the service"),
+            method::CLUSTER_STATUS => Served::Later(Box::pin(Arc::clone(&self.held).take_a_while())),
+            method::CLUSTER_MEMBERS => Served::Later(Box::pin(full_floor(call))),
             method::CLUSTER_WATCH => Served::Later(Box::pin(Arc::clone(&self.held).count(call))),
             method::MODELS_GET => {
                 let length: usize = decode_part(&call.params).unwrap();
@@ -240,6 +254,78 @@ impl Service for Echo {
             )),
         }
     }
+}
+
+/// 256 members with ten models each.
+fn full_cluster() -> MembersResult {
+    let tensor = |name: &str, i: u32| TensorSpec {
+        name: format!("{name}_feature_map_{i}"),
+        datatype: Datatype::Fp32,
+        shape: vec![-1, 3, 1080, 1920],
+    };
+    let model = |i: u32| ModelInfo {
+        name: format!("surface-inspection-line-{i}").parse().unwrap(),
+        version: ModelVersion(u64::from(i) + 1),
+        state: ModelState::Ready,
+        reason: None,
+        inputs: (0..2).map(|i| tensor("input", i)).collect(),
+        outputs: (0..2).map(|i| tensor("output", i)).collect(),
+        slots: 4,
+    };
+    let row = |n: u8| {
+        let (node, address) = (NodeId::from_bytes([n; 16]), ([10, 0, 0, n], 7443).into());
+        let state = MemberState {
+            node,
+            name: format!("inspection-cell-{n}"),
+            role: Role::Node,
+            software: "0.1.0".to_owned(),
+            address,
+            http: Some(address),
+            door: true,
+            epoch: 1 << 40,
+            revision: 1 << 40,
+            draining: false,
+            load: LoadReport { running: 4, queued: 60, slots: 4 },
+            models: (0..10).map(model).collect(),
+            certificate_expires: 1 << 32,
+        };
+        MemberRow {
+            node,
+            name: state.name.clone(),
+            address,
+            state: "alive".to_owned(),
+            role: Some(Role::Node),
+            member: Some(state),
+            seen_ms_ago: 1000,
+            in_flight: 9,
+            p95_us: Some(10_000),
+            calls: 1 << 40,
+            failures: 1 << 20,
+        }
+    };
+    let members: Vec<_> = (0..=255).map(row).collect();
+    MembersResult { cluster: ClusterId::from_bytes([0xc1; 16]), answered_by: members[0].node, members }
+}
+
+async fn full_floor(mut call: Incoming) {
+    let list = full_cluster();
+    call.reply.item(&list, PayloadBuilder::new()).await.unwrap();
+    call.reply.answer(&list, None, PayloadBuilder::new());
+}
+
+#[tokio::test]
+async fn the_list_of_a_full_cluster_passes_whole_and_as_an_item() {
+    let floor = Floor::new();
+    let (press, door) = (floor.member("press"), floor.member("door"));
+    let list = || Outbound::new(method::CLUSTER_MEMBERS, Empty {});
+    let reply = door.mesh.call(press.destination(), list()).await.unwrap();
+    let limits = MeshConfig::dialling().limits;
+    assert!(limits.document_bytes_max as usize * 4 < reply.result.len(), "{} bytes", reply.result.len());
+    assert_eq!(decode_part::<MembersResult>(&reply.result), Ok(full_cluster()));
+    let mut items = Box::pin(door.mesh.call_streaming(press.destination(), list()));
+    let item = items.next().await.unwrap().unwrap();
+    assert_eq!(decode_part::<MembersResult>(&item.item), Ok(full_cluster()));
+    assert!(items.next().await.is_none());
 }
 
 fn infer(bytes: usize) -> Outbound<Empty> {
@@ -351,8 +437,11 @@ async fn a_method_that_does_not_stream_ends_a_stream_at_once_and_a_fault_breaks_
 async fn what_is_too_long_for_a_frame_fails_alone() {
     let floor = Floor::new();
     let (press, door) = (floor.member("press"), floor.member("door"));
-    let too_long = usize::try_from(MeshConfig::dialling().limits.document_bytes_max).unwrap();
-    let answer = door.mesh.call(press.destination(), Outbound::new(method::MODELS_GET, too_long)).await;
+    let limits = MeshConfig::dialling().limits;
+    let [too_long, too_long_an_answer] =
+        [limits.document_bytes_max, limits.answer_bytes_max].map(|max| usize::try_from(max).unwrap());
+    let answer = Outbound::new(method::MODELS_GET, too_long_an_answer);
+    let answer = door.mesh.call(press.destination(), answer).await;
     let request =
         door.mesh.call(press.destination(), Outbound::new(method::PING, "x".repeat(too_long))).await;
     for refused in [answer, request] {
@@ -370,7 +459,10 @@ async fn calls_of_every_size_come_back_as_they_went_and_aligned() {
         let reply = door.mesh.call(press.destination(), infer(bytes)).await.unwrap();
         let expected = infer(bytes).payload.into_chunks().concat();
         assert!(reply.payload == expected, "{bytes} bytes came back changed");
-        assert_eq!(reply.payload.as_ptr().align_offset(64), 0);
+        assert!(
+            bytes == 0 || reply.payload.as_ptr().align_offset(64) == 0,
+            "{bytes} bytes do not lie aligned"
+        );
     }
 }
 
@@ -596,6 +688,151 @@ async fn hostile_frames_end_their_call_and_not_the_process() {
     door.mesh.call(press.destination(), ping()).await.unwrap();
 }
 
+#[tokio::test]
+async fn what_looks_like_an_answer_is_no_longer_than_a_request_where_nothing_was_asked() {
+    let floor = Floor::new();
+    let press = floor.member("press");
+    let raw = RawPeer::connect(&floor.identity(Role::Client, "plc"), &press).await;
+    raw.say_hello(&press).await;
+    let (mut send, mut recv) = raw.connection.open_bi().await.unwrap();
+    let mut head = vec![1, 3, 0, 0];
+    head.extend_from_slice(&(65_537_u32).to_le_bytes());
+    head.extend_from_slice(&[0; 4]);
+    send.write_all(&head).await.unwrap();
+    let end = timeout(PATIENCE, recv.read_to_end(1 << 16)).await.expect("the stream ends");
+    assert!(matches!(end, Err(quinn::ReadToEndError::Read(quinn::ReadError::Reset(_)))), "{end:?}");
+}
+
+#[tokio::test]
+async fn who_does_not_read_its_answers_is_told_busy_in_time() {
+    let floor = Floor::new();
+    let press = floor.member("press");
+    let raw = RawPeer::connect(&floor.identity(Role::Client, "plc"), &press).await;
+    raw.say_hello(&press).await;
+    let mut unread = Vec::new();
+    for _ in 0..70 {
+        let (mut send, recv) = raw.connection.open_bi().await.unwrap();
+        send.write_all(&raw_request(method::MODELS_GET, &2_000_000)).await.unwrap();
+        unread.push((send, recv));
+    }
+    let refused = async {
+        loop {
+            let (mut send, mut recv) = raw.connection.open_bi().await.unwrap();
+            send.write_all(&raw_request(method::PING, &Empty {})).await.unwrap();
+            send.finish().unwrap();
+            let answer = recv.read_to_end(1 << 16).await.unwrap();
+            if String::from_utf8_lossy(&answer).contains("not read") {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, refused).await.expect("the answers pile up without end");
+    // Others are served as ever.
+    floor.member("door").mesh.call(press.destination(), ping()).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_sends_much_at_once_and_never_ends_it_is_told_busy() {
+    let floor = Floor::new();
+    let press = floor.member("press");
+    let raw = RawPeer::connect(&floor.identity(Role::Client, "plc"), &press).await;
+    raw.say_hello(&press).await;
+    let frame = |payload_length: u32| {
+        let mut frame = raw_request(method::INFER, &Empty {}).to_vec();
+        frame[8..12].copy_from_slice(&payload_length.to_le_bytes());
+        frame
+    };
+    let mut begun = Vec::new();
+    for _ in 0..4 {
+        let (mut send, recv) = raw.connection.open_bi().await.unwrap();
+        send.write_all(&frame(64 << 20)).await.unwrap();
+        begun.push((send, recv));
+    }
+    let answer = async || {
+        let (mut send, mut recv) = raw.connection.open_bi().await.unwrap();
+        send.write_all(&[frame(100_000), vec![7; 100_000]].concat()).await.unwrap();
+        send.finish().unwrap();
+        let answer = timeout(PATIENCE, recv.read_to_end(1 << 20)).await.expect("an answer comes").unwrap();
+        String::from_utf8_lossy(&answer).contains("more tensors at once")
+    };
+    // The streams have no order among them.
+    let refused = async { while !answer().await {} };
+    timeout(PATIENCE, refused).await.expect("payloads are held without end");
+    floor.member("door").mesh.call(press.destination(), infer(100_000)).await.unwrap();
+    begun.clear();
+    let taken_again = async { while answer().await {} };
+    timeout(PATIENCE, taken_again).await.expect("the room is free again");
+}
+
+#[tokio::test]
+async fn a_notification_on_a_stream_of_its_own_is_worked_on_to_its_end() {
+    let floor = Floor::new();
+    let press = floor.member("press");
+    let raw = RawPeer::connect(&floor.identity(Role::Client, "plc"), &press).await;
+    raw.say_hello(&press).await;
+    let (mut send, _recv) = raw.connection.open_bi().await.unwrap();
+    let notification = EncodedFrame::notification(method::CLUSTER_STATUS, &Empty {});
+    send.write_all(&notification.start).await.unwrap();
+    send.finish().unwrap();
+    press.held.until_ended(1).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_lets_no_stream_be_opened_loses_its_connection() {
+    let floor = Floor::new();
+    let mut config = MeshConfig::listening(([127, 0, 0, 1], 0).into());
+    config.timing.progress = Duration::from_millis(300);
+    let press = Member::start(floor.identity(Role::Node, "press"), config).unwrap();
+    let mut transport = quinn::TransportConfig::default();
+    transport.max_concurrent_bidi_streams(0_u8.into()).keep_alive_interval(Some(Duration::from_millis(100)));
+    let raw = RawPeer::connect_with(&floor.identity(Role::Client, "plc"), &press, transport).await;
+    let end = timeout(PATIENCE, raw.connection.closed()).await.expect("the connection ends");
+    assert!(matches!(end, quinn::ConnectionError::ApplicationClosed(_)), "{end}");
+}
+
+#[tokio::test]
+async fn a_dial_whose_hello_is_never_answered_leaves_no_connection_behind() {
+    let floor = Floor::new();
+    let identity = floor.identity(Role::Node, "mute");
+    let tls = lineside_certs::server_config(&identity, &[lineside_mesh::ALPN]).unwrap();
+    let tls = quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
+    let mute =
+        quinn::Endpoint::server(quinn::ServerConfig::with_crypto(Arc::new(tls)), ([127, 0, 0, 1], 0).into())
+            .unwrap();
+    let door = floor.caller(Role::Gateway, "door");
+    let address = mute.local_addr().unwrap();
+    let (dialled, connection) = tokio::join!(door.mesh.greet(address, Some(identity.node())), async {
+        mute.accept().await.unwrap().await.unwrap()
+    });
+    assert!(matches!(dialled, Err(DialError::Timeout { .. })), "{dialled:?}");
+    let end = timeout(PATIENCE, connection.closed()).await.expect("the connection ends");
+    assert!(matches!(end, quinn::ConnectionError::ApplicationClosed(_)), "{end}");
+}
+
+#[tokio::test]
+async fn a_door_with_sixty_four_threads_keeps_a_connection_for_each() {
+    let floor = Floor::new();
+    let press = floor.member("press");
+    let shards: Vec<_> = (0..65).map(|_| floor.caller(Role::Gateway, "door")).collect();
+    for _ in 0..2 {
+        for shard in &shards {
+            shard.mesh.call(press.destination(), ping()).await.unwrap();
+        }
+    }
+    for mut shard in shards {
+        assert!(shard.mesh.connected(press.identity.node()).is_some());
+        while let Ok(seen) = shard.seen.try_recv() {
+            assert!(!matches!(seen, Seen::Lost(_)), "a connection was closed for another one");
+        }
+    }
+}
+
+/// One complete request.
+fn raw_request<P: serde::Serialize>(method: &str, params: &P) -> Bytes {
+    let context = CallContext::default();
+    EncodedFrame::request(RequestId(7), method, &context, params, PayloadBuilder::new()).start
+}
+
 /// A peer that speaks QUIC but writes what it likes.
 struct RawPeer {
     connection: quinn::Connection,
@@ -604,13 +841,27 @@ struct RawPeer {
 
 impl RawPeer {
     async fn connect(identity: &Identity, to: &Member) -> Self {
+        Self::connect_with(identity, to, quinn::TransportConfig::default()).await
+    }
+
+    async fn connect_with(identity: &Identity, to: &Member, transport: quinn::TransportConfig) -> Self {
         let tls = lineside_certs::client_config(identity, &[lineside_mesh::ALPN]).unwrap();
         let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
         let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
         let name = lineside_certs::server_name_of(to.identity.node(), to.identity.cluster());
-        let client = quinn::ClientConfig::new(Arc::new(tls));
+        let mut client = quinn::ClientConfig::new(Arc::new(tls));
+        client.transport_config(Arc::new(transport));
         let connection = endpoint.connect_with(client, to.mesh.local_addr(), &name).unwrap().await.unwrap();
         Self { connection, _endpoint: endpoint }
+    }
+
+    async fn say_hello(&self, to: &Member) {
+        let greeting = Greeting { protocol: PROTOCOL_VERSION, cluster: to.identity.cluster(), member: None };
+        let (mut send, mut recv) = self.connection.open_bi().await.unwrap();
+        send.write_all(&raw_request(method::HELLO, &greeting)).await.unwrap();
+        send.finish().unwrap();
+        let answer = timeout(PATIENCE, recv.read_to_end(1 << 16)).await.expect("an answer comes").unwrap();
+        assert_eq!(answer[1], 3, "the hello was refused");
     }
 
     async fn exchange(&self, document: &[u8]) -> Vec<u8> {

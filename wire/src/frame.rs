@@ -46,17 +46,39 @@ impl FrameKind {
 /// What a receiver takes at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Longest document, in bytes. Holds names, shapes and parameters, never tensor data.
+    /// Longest document of a request, in bytes: of whatever a peer sends unasked. Holds names, shapes and parameters,
+    /// never tensor data.
     pub document_bytes_max: u32,
+    /// Longest document of an answer, in bytes: of a response or an item, which only a peer sends that was called. Holds
+    /// the models of all members.
+    pub answer_bytes_max: u32,
     /// Longest payload, in bytes. Worst-case memory is this times the calls in flight.
     pub payload_bytes_max: u32,
 }
 
 impl Default for Limits {
-    /// 64 KiB of document (a model with 256 named inputs fits twice) and 64 MiB of tensors (Triton's own default
-    /// for a request).
+    /// 64 KiB of document (a model with 256 named inputs fits twice), 2 MiB of an answer's (256 members with ten models
+    /// each fit twice) and 64 MiB of tensors (Triton's own default for a request).
     fn default() -> Self {
-        Self { document_bytes_max: 64 << 10, payload_bytes_max: 64 << 20 }
+        Self { document_bytes_max: 64 << 10, answer_bytes_max: 2 << 20, payload_bytes_max: 64 << 20 }
+    }
+}
+
+impl Limits {
+    /// The limits of a side that is called and asks nothing itself: what looks like an answer is then no longer than a
+    /// request.
+    #[must_use]
+    pub const fn without_answers(self) -> Self {
+        Self { answer_bytes_max: self.document_bytes_max, ..self }
+    }
+
+    const fn document_bytes_max_of(&self, kind: FrameKind) -> u32 {
+        match kind {
+            FrameKind::Response | FrameKind::Item => self.answer_bytes_max,
+            FrameKind::Request | FrameKind::Notification | FrameKind::Error | FrameKind::Batch => {
+                self.document_bytes_max
+            }
+        }
     }
 }
 
@@ -128,11 +150,9 @@ impl FrameHead {
         }
         let document_length = u32::from_le_bytes([d0, d1, d2, d3]);
         let payload_length = u32::from_le_bytes([p0, p1, p2, p3]);
-        if limits.document_bytes_max < document_length {
-            return Err(InvalidFrame::DocumentTooLong {
-                length: document_length,
-                max: limits.document_bytes_max,
-            });
+        let max = limits.document_bytes_max_of(kind);
+        if max < document_length {
+            return Err(InvalidFrame::DocumentTooLong { length: document_length, max });
         }
         if limits.payload_bytes_max < payload_length {
             return Err(InvalidFrame::PayloadTooLong {
@@ -163,10 +183,30 @@ mod tests {
 
         #[test]
         fn arbitrary_heads_never_pass_a_limit(bytes in any::<[u8; FRAME_HEAD_BYTES]>()) {
-            let limits = Limits { document_bytes_max: 1000, payload_bytes_max: 2000 };
+            let limits = Limits { document_bytes_max: 1000, answer_bytes_max: 3000, payload_bytes_max: 2000 };
             if let Ok(head) = FrameHead::decode(&bytes, &limits) {
-                prop_assert!(head.document_length <= 1000 && head.payload_length <= 2000);
+                prop_assert!(head.document_length <= 3000 && head.payload_length <= 2000);
             }
+            if let Ok(head) = FrameHead::decode(&bytes, &limits.without_answers()) {
+                prop_assert!(head.document_length <= 1000);
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_answers_a_call_may_be_as_long_as_an_answer() {
+        let limits = Limits::default();
+        let taken = |kind, document_length, limits: &Limits| {
+            FrameHead::decode(&FrameHead { kind, document_length, payload_length: 0 }.encode(), limits)
+                .is_ok()
+        };
+        for number in 1..=6 {
+            let kind = FrameKind::from_number(number).expect("1 to 6 are kinds");
+            let answers = matches!(kind, FrameKind::Response | FrameKind::Item);
+            let max = if answers { limits.answer_bytes_max } else { limits.document_bytes_max };
+            assert!(taken(kind, max, &limits) && !taken(kind, max + 1, &limits), "{kind:?}");
+            let called = limits.without_answers();
+            assert!(!taken(kind, limits.document_bytes_max + 1, &called), "{kind:?}");
         }
     }
 

@@ -130,10 +130,11 @@ fn every_method_is_in_the_table_with_the_roles_that_may_call_it() {
 
 #[test]
 fn the_limits_are_those_of_the_code() {
-    let Limits { document_bytes_max, payload_bytes_max } = Limits::default();
+    let Limits { document_bytes_max, answer_bytes_max, payload_bytes_max } = Limits::default();
     let wanted = BTreeMap::from([
         ("FRAME_HEAD_BYTES", FRAME_HEAD_BYTES as u64),
         ("document_bytes_max", document_bytes_max.into()),
+        ("answer_bytes_max", answer_bytes_max.into()),
         ("payload_bytes_max", payload_bytes_max.into()),
         ("DEPTH_MAX", lineside_wire::DEPTH_MAX as u64),
         ("MAP_ENTRIES_MAX", MAP_ENTRIES_MAX as u64),

@@ -2,12 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
-use lineside_wire::MemberState;
+use lineside_wire::{MemberState, NodeId};
 use tokio::time::Instant;
 
 use super::{Brought, Driver, Event, MdnsEvent};
 use crate::{
-    Counters, GreetError,
+    Counters, GossipCounters, GreetError, MEMBERS_MAX,
     gossip::{Input, Output},
     ladder::{Answer, Dial, Verdict},
 };
@@ -18,7 +18,12 @@ const SEED_FAILURES_TOLD: u32 = 3;
 impl Driver {
     pub(super) fn turn(&mut self, event: Event, now: Instant) {
         let input = self.take_in(event, now);
+        let sender = if let Input::Packet { from, .. } = &input { Some(*from) } else { None };
+        let before = *self.gossip.counters();
         self.gossip.handle(input, now);
+        if let Some(from) = sender {
+            self.tell_amiss(before, from);
+        }
         self.carry_out(now);
         self.dial(now);
         self.remembered.save(false, now);
@@ -29,7 +34,10 @@ impl Driver {
     /// What the event is to gossip.
     fn take_in(&mut self, event: Event, now: Instant) -> Input {
         match event {
-            Event::Packet { from, bytes } => Input::Packet { from, bytes },
+            Event::Packet { from, bytes } => {
+                self.shared.taken(from);
+                Input::Packet { from, bytes }
+            }
             Event::Greeted(state) => Input::Met(Box::new(state)),
             Event::Own(state) => {
                 self.ladder.own_address(state.address);
@@ -119,14 +127,62 @@ impl Driver {
                     self.lonely_at = None;
                 } else {
                     self.counters.hints_refused += 1;
+                    let times = self.counters.hints_refused;
+                    if times.is_power_of_two() {
+                        tracing::warn!(
+                            times,
+                            "mDNS names more members than a cluster has; the further ones were ignored"
+                        );
+                    }
                 }
             }
             MdnsEvent::HintGone(node) => self.ladder.hint_gone(node),
             MdnsEvent::OwnHeard => {}
-            MdnsEvent::Foreign => self.counters.mdns_foreign += 1,
-            MdnsEvent::Invalid => self.counters.mdns_invalid += 1,
+            MdnsEvent::Foreign => {
+                self.counters.mdns_foreign += 1;
+                let times = self.counters.mdns_foreign;
+                // A neighbour cluster on the same network is ordinary, and repeats its records all day.
+                if times == 1 {
+                    tracing::info!(
+                        "another cluster, or another version, announces itself by mDNS here; it is left alone"
+                    );
+                } else if times.is_power_of_two() {
+                    tracing::debug!(times, "mDNS records of another cluster or version");
+                }
+            }
+            MdnsEvent::Invalid => {
+                self.counters.mdns_invalid += 1;
+                let times = self.counters.mdns_invalid;
+                if times.is_power_of_two() {
+                    tracing::warn!(
+                        times,
+                        "mDNS records that contradict themselves, or lead off this network, were ignored"
+                    );
+                }
+            }
             MdnsEvent::Rebrowsed => self.counters.mdns_rebrowsed += 1,
             MdnsEvent::Failed => self.mdns_heard = false,
+        }
+    }
+
+    /// Tells of packets that an attack or a wrong setting would bring, at every power of two: a flood of packets must not
+    /// become a flood of lines.
+    fn tell_amiss(&self, before: GossipCounters, from: NodeId) {
+        let now = self.gossip.counters();
+        if let Some(times) = to_tell(before.src_mismatch, now.src_mismatch) {
+            tracing::warn!(
+                %from, times,
+                "gossip packets in another member's name were dropped: the member that sent them is damaged or taken over"
+            );
+        }
+        if let Some(times) = to_tell(before.foreign_cluster, now.foreign_cluster) {
+            tracing::warn!(%from, times, "gossip packets of another cluster were dropped; see `lineside certs show` there");
+        }
+        if let Some(times) = to_tell(before.over_limit, now.over_limit) {
+            tracing::warn!(
+                %from, times, max = MEMBERS_MAX,
+                "the cluster is full: gossip of further members was dropped (dead ones count for a day)"
+            );
         }
     }
 
@@ -206,5 +262,22 @@ impl Driver {
         let mdns = self.mdns_state();
         let counters = Counters { gossip, mdns, last_turn: Some(now), ..self.counters };
         *self.shared.counters() = counters;
+    }
+}
+
+/// The count to tell of, when it has just become a power of two.
+fn to_tell(before: u64, now: u64) -> Option<u64> {
+    (before != now && now.is_power_of_two()).then_some(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_told_of_as_often_as_its_count_has_bits() {
+        let told: Vec<u64> = (0..1000).filter_map(|before| to_tell(before, before + 1)).collect();
+        assert_eq!(told, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]);
+        assert_eq!(to_tell(4, 4), None);
     }
 }

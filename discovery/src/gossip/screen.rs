@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use foca::{Message, State};
+use foca::{Incarnation, Member, Message, State};
 use lineside_wire::NodeId;
 use tokio::time::Instant;
 
@@ -20,6 +20,10 @@ use crate::{
 /// would have them fight at the speed of the network.
 const REBIRTHS_MAX: usize = 8;
 const REBIRTH_WINDOW: Duration = Duration::from_secs(10);
+
+/// How far past our own epoch a life of ours may be that others remember. A count of starts and lives that was lost is
+/// far below; one forged packet must not use up all epochs that there are, for good.
+const EPOCH_JUMP_MAX: u64 = 1 << 32;
 
 /// Admits [`REBIRTHS_MAX`] per [`REBIRTH_WINDOW`].
 #[derive(Debug, Default)]
@@ -56,6 +60,9 @@ impl Gossip {
             return self.counters.misdirected += 1;
         }
         let (source, later) = (src.clone(), dst.epoch);
+        if self.own.epoch.saturating_add(EPOCH_JUMP_MAX) < later {
+            return self.counters.malformed += 1;
+        }
         self.note_double(&source, now);
         let buried = self.buries_us(&packet);
         if buried && !self.burials.admit(now) {
@@ -111,7 +118,13 @@ impl Gossip {
     fn buries_us(&self, packet: &Packet<'_>) -> bool {
         let own = self.swim.identity();
         let told = packet.header.message == Message::TurnUndead && packet.header.dst == *own;
-        told || packet.members.iter().any(|member| member.state() == State::Down && member.id() == own)
+        // No refutation is above the highest incarnation: only a new life helps against that suspicion.
+        let buries = |member: &Member<Identity>| match member.state() {
+            State::Down => true,
+            State::Suspect => member.incarnation() == Incarnation::MAX,
+            State::Alive => false,
+        };
+        told || packet.members.iter().any(|member| member.id() == own && buries(member))
     }
 
     /// Notes it when a member that lives is heard with another life than the known one, but no later one.
