@@ -6,7 +6,8 @@ use std::{error::Error, time::Duration};
 
 use lineside_client::{CallError, Client};
 
-#[tokio::main]
+// On one thread no answer can come between the two looks of `select!`, however fast the node is.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let identity = args.next().ok_or("usage: deadline_and_cancel <identity directory> <address>...")?;

@@ -1,4 +1,4 @@
-//! A mark in the log of a member: `notify <identity directory> <address>...`
+//! Marks in the log of a member, with and without waiting until it has them: `notify <identity directory> <address>...`
 
 #![expect(clippy::print_stdout, reason = "an example talks to a terminal")]
 
@@ -12,8 +12,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let identity = args.next().ok_or("usage: notify <identity directory> <address>...")?;
     let client = Client::connect(identity, args.collect::<Vec<_>>()).await?;
 
+    // A notification: on its way, and nobody answers.
     client.notify("log", &"shift 2 begins").await?;
-    println!("noted");
+    println!("sent");
+    // The same as a call: when it returns, a member has taken it.
+    client.tell("log", &"part 1 is on the belt").await?;
+    println!("taken");
     client.close().await;
     Ok(())
 }

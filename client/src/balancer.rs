@@ -10,8 +10,8 @@
 //!                            └──────────── twice as long <──failed call─┘  (one call in flight at most)
 //! ```
 //!
-//! A peer that never answered, that said "busy" or let a deadline pass a moment ago, or that the cluster suspects
-//! counts as full: it is leased only when no other is left. Bars never close the last peer: when all that could
+//! A peer that never answered, that said "busy" or let a deadline pass a moment ago, that lets calls wait without a
+//! sign, or that the cluster suspects counts as full: it is leased only when no other is left. Bars never close the last peer: when all that could
 //! serve a call are barred, the one whose bar ends first is leased all the same.
 
 mod peer;
@@ -189,14 +189,38 @@ impl Balancer {
     /// # Errors
     /// There is none; the error says why.
     pub fn lease(&self, wanted: Wanted<'_>, tried: &[NodeId], now: Instant) -> Result<Lease, NoLease> {
+        self.lease_one(wanted, tried, false, now)
+    }
+
+    /// The same for a call that a full peer sent away: one that said "busy" a moment ago would only say so again, and
+    /// in a cluster without room every call would be sent as often as it may be tried.
+    pub(crate) fn lease_with_room(
+        &self,
+        wanted: Wanted<'_>,
+        tried: &[NodeId],
+        now: Instant,
+    ) -> Result<Lease, NoLease> {
+        self.lease_one(wanted, tried, true, now)
+    }
+
+    fn lease_one(
+        &self,
+        wanted: Wanted<'_>,
+        tried: &[NodeId],
+        with_room: bool,
+        now: Instant,
+    ) -> Result<Lease, NoLease> {
         let now = self.micros(now);
         let entries = self.entries.load();
+        let is_out = |entry: &Entry| {
+            tried.contains(&entry.candidate.node) || (with_room && entry.peer.counts_as_full(now))
+        };
         loop {
-            let Some((entry, on_probation)) = choose(&entries, wanted, tried, now) else {
+            let Some((entry, on_probation)) = choose(&entries, wanted, is_out, now) else {
                 return Err(no_lease(&entries, wanted));
             };
             // Another thread may have begun the one call of the probation just now: then choose anew.
-            if entry.peer.take(on_probation) {
+            if entry.peer.take(on_probation, now) {
                 let turn = self.leases.fetch_add(1, Relaxed) + 1;
                 entry.peer.leased(turn);
                 return Ok(Lease {
@@ -282,7 +306,7 @@ fn micros(duration: Duration) -> u64 {
 fn choose<'a>(
     entries: &'a [Entry],
     wanted: Wanted<'_>,
-    tried: &[NodeId],
+    is_out: impl Fn(&Entry) -> bool,
     now: u64,
 ) -> Option<(&'a Entry, bool)> {
     let mut best: Option<(Rank, &Entry)> = None;
@@ -295,7 +319,7 @@ fn choose<'a>(
         }
         let rests = peer.rests(now);
         all_rest &= rests;
-        if tried.contains(&candidate.node) {
+        if is_out(entry) {
             continue;
         }
         let rank = rank(entry, now);
@@ -321,7 +345,7 @@ fn rank(entry: &Entry, now: u64) -> Rank {
     let is_known = candidate.load.is_some() || peer.has_answered();
     let is_suspect = candidate.standing == crate::Standing::Suspect;
     Rank {
-        last_choice: is_suspect || !is_known || peer.counts_as_full(now),
+        last_choice: is_suspect || !is_known || peer.counts_as_full(now) || peer.is_silent(now),
         score: peer.load(now) * ONE / u64::from(candidate.slots.max(1)),
         last_leased: peer.last_leased(),
     }

@@ -128,14 +128,13 @@ impl CallError {
         }
     }
 
-    /// Tries made before the call failed.
+    /// Tries made before the call failed; those that reached nobody are not counted when none of them did.
     #[must_use]
     pub const fn attempts(&self) -> u8 {
         match self {
-            Self::UnknownModel { .. }
-            | Self::UnknownVersion { .. }
-            | Self::NoNode { .. }
-            | Self::AllBusy { .. } => 0,
+            Self::UnknownModel { .. } | Self::UnknownVersion { .. } | Self::NoNode { .. } => 0,
+            // Each said so once, and an attempt's number fits this type.
+            Self::AllBusy { nodes, .. } => *nodes as u8,
             Self::Lost { attempts, .. } | Self::Late { attempts, .. } | Self::Refused { attempts, .. } => {
                 *attempts
             }

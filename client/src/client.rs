@@ -128,19 +128,26 @@ impl Client {
         Ok(start.elapsed())
     }
 
-    /// Tells the cluster something, for example a line for its [`log`](lineside_certs::roles::LOG), and keeps nothing
-    /// of the answer.
-    ///
-    /// It goes as a request, so that this returns when one member has taken it. After a loss another member is told,
-    /// so two may have heard it.
+    /// Tells one member something, for example a line for its [`log`](lineside_certs::roles::LOG), and does not wait
+    /// for anything: a notification has no id and no answer, not even when it is refused. It is on its way when this
+    /// returns, once or not at all. Where it matters that it arrived, use [`Self::tell`].
     ///
     /// # Errors
-    /// Nobody took it, or the member refused it.
+    /// Nobody could be reached within five seconds, or it is longer than 16 KiB; nothing was sent.
     pub async fn notify<P: Serialize + Sync>(
         &self,
         method: &'static str,
         params: &P,
     ) -> Result<(), AskError> {
+        self.0.shared.pool.notify(method, params, ASK_WITHIN).await
+    }
+
+    /// Tells a member something and returns when it has taken it; keeps nothing of the answer. After a loss another
+    /// member is told, so two may have heard it.
+    ///
+    /// # Errors
+    /// Nobody took it, or the member refused it.
+    pub async fn tell<P: Serialize + Sync>(&self, method: &'static str, params: &P) -> Result<(), AskError> {
         let _answer: serde::de::IgnoredAny = self.ask(method, params).await?;
         Ok(())
     }

@@ -4,7 +4,8 @@
 //!
 //! | what happened | executed | then |
 //! |---|---|---|
-//! | busy, leaving, model not here or not now, unreachable | no | at once to a peer that was not asked yet |
+//! | leaving, model not here or not now, unreachable | no | at once to a peer that was not asked yet |
+//! | busy | no | at once to a peer that was not asked yet and did not say "busy" to another call a moment ago |
 //! | the connection broke, a defect of the peer | maybe | once more after a short pause, if the call may be repeated |
 //! | the request is wrong, the model fails on it | – | give up: every peer would say the same |
 //! | the time ran out | – | give up |
@@ -96,6 +97,12 @@ impl History {
     #[must_use]
     pub(crate) fn tried(&self) -> &[NodeId] {
         &self.tried
+    }
+
+    /// Whether a peer sent the call away because it is full.
+    #[must_use]
+    pub(crate) const fn met_full(&self) -> bool {
+        0 < self.full
     }
 
     /// Notes that a try begins, and gives its number; the first is 0.

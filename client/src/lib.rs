@@ -51,6 +51,8 @@ mod latency;
 mod pool;
 mod request;
 mod roster;
+#[cfg(test)]
+mod testing;
 mod transport;
 
 pub use answer::{Answer, AnswerError, Output};

@@ -135,8 +135,12 @@ impl<T: Transport> Pool<T> {
             return Err(NoLease::Exhausted);
         }
         let wanted = Wanted::Model(&call.params.model, call.params.version);
-        match self.balancer.lease(wanted, history.tried(), now.into_std()) {
-            Err(NoLease::Exhausted) if may_return => self.balancer.lease(wanted, &[], now.into_std()),
+        let now = now.into_std();
+        if history.met_full() && !may_return {
+            return self.balancer.lease_with_room(wanted, history.tried(), now);
+        }
+        match self.balancer.lease(wanted, history.tried(), now) {
+            Err(NoLease::Exhausted) if may_return => self.balancer.lease(wanted, &[], now),
             result => result,
         }
     }

@@ -14,6 +14,9 @@ use crate::{Answer, CallError, Client, Element, InferCall};
 /// How long an answer is waited for when the program does not say: what a gateway allows, too.
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
 
+/// Longest deadline: a program that says "for ever" means no longer than this, and no sum of times overflows.
+const DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// One inference that is being put together; [`InferRequest::send`] sends it.
 ///
 /// A part that is wrong (a shape that its elements do not fill, a name that cannot name a model) is remembered, and
@@ -93,7 +96,7 @@ impl InferRequest {
         self
     }
 
-    /// How long the answer is waited for, all tries together; 10 seconds when it is not said.
+    /// How long the answer is waited for, all tries together; 10 seconds when it is not said, a day at most.
     pub const fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
@@ -131,7 +134,7 @@ impl InferRequest {
     /// # Errors
     /// No member could answer in time, or the request is wrong; the error says whether the model may have run.
     pub async fn send(self) -> Result<Answer, CallError> {
-        let deadline = Instant::now() + self.deadline;
+        let deadline = Instant::now() + self.deadline.min(DEADLINE_MAX);
         let own = self.client.node();
         let refused = |fault| CallError::Refused { node: own, fault, attempts: 0 };
         let model = match (self.wrong, self.model) {

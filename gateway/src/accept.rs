@@ -67,13 +67,15 @@ pub(crate) async fn serve<C: Cluster>(listener: TcpListener, door: Arc<Door<C>>,
             () = &mut left => Event::Leave,
         };
         match event {
-            Event::Accepted(Ok((stream, peer))) => match door.shared.connect() {
-                Some(place) => {
+            Event::Accepted(Ok((stream, peer))) => match door.shared.connect(peer.ip()) {
+                Ok(place) => {
                     let serving = connection(stream, peer, Arc::clone(&door), closing.clone(), place);
                     connections.spawn(serving);
                 }
-                None if turned_away.len() < TURNED_AWAY_MAX => drop(turned_away.spawn(turn_away(stream))),
-                None => {}
+                Err(why) if turned_away.len() < TURNED_AWAY_MAX => {
+                    drop(turned_away.spawn(turn_away(stream, why)));
+                }
+                Err(_) => {}
             },
             // The client was gone before it was its turn: nobody is short of anything.
             Event::Accepted(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -155,8 +157,8 @@ async fn connection<C: Cluster>(
 }
 
 /// Tells a client that there are too many.
-async fn turn_away(mut stream: TcpStream) {
-    let text = "the gateway has as many connections as it may (connections_max); try again shortly";
+async fn turn_away(mut stream: TcpStream, why: &'static str) {
+    let text = format!("{why}; try again shortly");
     let fault = lineside_wire::Fault::new(FaultCode::Busy, text).retry_after_ms(1_000);
     let refusal = Refusal::from(fault);
     debug_assert_eq!(refusal.status, StatusCode::SERVICE_UNAVAILABLE);

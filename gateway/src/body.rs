@@ -3,7 +3,10 @@
 use std::{
     convert::Infallible,
     pin::Pin,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -17,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::errors::Refusal;
 
-/// What all bodies together may take in memory.
+/// What all bodies together, of requests and of answers, may take in memory.
 #[derive(Debug)]
 pub(crate) struct Room {
     taken: AtomicUsize,
@@ -25,16 +28,16 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    pub(crate) const fn new(max: usize) -> Self {
-        Self { taken: AtomicUsize::new(0), max }
+    pub(crate) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { taken: AtomicUsize::new(0), max })
     }
 
     /// Room for so many bytes, until it is dropped.
     ///
     /// # Errors
     /// There is not that much.
-    pub(crate) fn reserve(&self, bytes: usize) -> Result<Reserved<'_>, Fault> {
-        let mut reserved = Reserved { room: self, bytes: 0 };
+    pub(crate) fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reserved, Fault> {
+        let mut reserved = Reserved { room: Arc::clone(self), bytes: 0 };
         reserved.grow(bytes)?;
         Ok(reserved)
     }
@@ -48,15 +51,24 @@ impl Room {
 
 /// The room of one body, given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Reserved<'a> {
-    room: &'a Room,
+pub(crate) struct Reserved {
+    room: Arc<Room>,
     bytes: usize,
 }
 
-impl Reserved<'_> {
-    fn grow(&mut self, bytes: usize) -> Result<(), Fault> {
+impl Reserved {
+    /// Takes over the room of another body, which goes on in this one.
+    pub(crate) fn join(&mut self, mut other: Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
+    /// Room for more of the same body.
+    ///
+    /// # Errors
+    /// There is not that much; it keeps what it has.
+    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Fault> {
         if !self.room.take(bytes) {
-            let text = "the gateway holds as many bytes of requests as it may; try again shortly";
+            let text = "the gateway holds as many bytes of requests and answers as it may; try again shortly";
             return Err(Fault::new(FaultCode::Busy, text).retry_after_ms(1_000));
         }
         self.bytes += bytes;
@@ -64,7 +76,7 @@ impl Reserved<'_> {
     }
 }
 
-impl Drop for Reserved<'_> {
+impl Drop for Reserved {
     fn drop(&mut self) {
         self.room.taken.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -108,11 +120,11 @@ pub(crate) async fn skim(body: &mut Incoming) -> bool {
 ///
 /// # Errors
 /// Too long, too slow, no room, or broken off. The caller then answers without having read the rest.
-pub(crate) async fn collect<'a>(
+pub(crate) async fn collect(
     body: &mut Incoming,
     limits: BodyLimits,
-    room: &'a Room,
-) -> Result<(Bytes, Reserved<'a>), Refusal> {
+    room: &Arc<Room>,
+) -> Result<(Bytes, Reserved), Refusal> {
     let announced = body.size_hint().exact().unwrap_or(0);
     let announced = usize::try_from(announced).unwrap_or(usize::MAX);
     if limits.bytes_max < announced {
@@ -186,11 +198,31 @@ impl Pieces {
         Self { first, more: more.into_iter(), left }
     }
 
+    /// The same, keeping its room until its last piece is written: a client may read slowly, or not at all.
+    pub(crate) fn holding(mut self, room: Reserved) -> Self {
+        let mut more: Vec<_> = self.more.collect();
+        let last = more.last_mut().unwrap_or(&mut self.first);
+        *last = Bytes::from_owner(Held { bytes: std::mem::take(last), _room: room });
+        Self { more: more.into_iter(), ..self }
+    }
+
     fn next(&mut self) -> Option<Bytes> {
         let first = std::mem::take(&mut self.first);
         let piece = std::iter::once(first).chain(&mut self.more).find(|piece| !piece.is_empty())?;
         self.left -= piece.len() as u64;
         Some(piece)
+    }
+}
+
+/// The last piece of a body, and the room of all.
+struct Held {
+    bytes: Bytes,
+    _room: Reserved,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -229,6 +261,22 @@ mod tests {
         assert!(other.grow(4).is_ok());
         drop((body, other));
         assert_eq!(room.taken.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn an_answer_keeps_its_room_until_its_last_piece_is_gone() {
+        for more in [vec![], vec![Bytes::from_static(b"tensor")]] {
+            let room = Room::new(10);
+            let mut reserved = room.reserve(4).expect("room");
+            reserved.join(room.reserve(3).expect("room"));
+            let mut body = Pieces::new("json", more).holding(reserved);
+            let pieces: Vec<_> = std::iter::from_fn(|| body.next()).collect();
+            drop(body);
+            assert_eq!(pieces[0], "json");
+            assert_eq!(room.taken.load(Ordering::Relaxed), 7);
+            drop(pieces);
+            assert_eq!(room.taken.load(Ordering::Relaxed), 0);
+        }
     }
 
     #[test]

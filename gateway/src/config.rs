@@ -26,13 +26,17 @@ pub struct GatewayConfig {
     /// Largest request body, in bytes; 64 MiB is Triton's default. More costs memory per request, see
     /// `bodies_bytes_max`, which bounds all of them together.
     pub body_bytes_max: usize,
-    /// Request bodies held at one time, and tensors made out of their JSON, in bytes, over all shards. A request that
-    /// does not fit is told to come again. Worst-case memory of the door is this and the answers under way.
+    /// Bodies of requests, tensors made out of their JSON, and answers that are not written yet: all that are held at
+    /// one time, in bytes, over all shards. A request that does not fit is told to come again; where it is the answer
+    /// that does not, the model has run, and the refusal says so.
     pub bodies_bytes_max: usize,
     /// Requests worked on at one time, over all shards. Above it the answer is 503 with `Retry-After`.
     pub in_flight_max: usize,
     /// Open connections, over all shards. Each costs up to about 100 KiB.
     pub connections_max: usize,
+    /// Open connections from one address, so that no single machine takes the places of all others. Behind a proxy all
+    /// clients have one address: there it is best as large as `connections_max`.
+    pub connections_per_address_max: usize,
     /// Time for a request whose client names none, from its head to its answer.
     pub deadline_default: Duration,
     /// Longest time that a client may ask for. Longer holds bodies, places and nodes for clients that may be gone.
@@ -48,7 +52,8 @@ pub struct GatewayConfig {
     pub keep_alive_max: Duration,
     /// How long a client may leave its answer unread.
     pub write_idle_max: Duration,
-    /// Requests per second and client; `None` sets no limit. A client is its `X-Api-Key`, else its address.
+    /// Requests per second and client; `None` sets no limit. A client is its `X-Api-Key`, else its address. Keys are
+    /// not checked, so an address brings at most 16 that have a rate of their own; further ones share the address's.
     pub rate: Option<NonZeroU32>,
     /// Requests that a client may send at once before `rate` holds it back; `None` allows one second's worth.
     pub burst: Option<NonZeroU32>,
@@ -68,6 +73,7 @@ impl Default for GatewayConfig {
             bodies_bytes_max: 1 << 30,
             in_flight_max: 1_024,
             connections_max: 1_024,
+            connections_per_address_max: 256,
             deadline_default: Duration::from_secs(10),
             deadline_max: DEADLINE_MAX,
             first_byte_max: Duration::from_secs(10),
@@ -93,6 +99,7 @@ impl GatewayConfig {
             ("body_bytes_max", self.body_bytes_max),
             ("in_flight_max", self.in_flight_max),
             ("connections_max", self.connections_max),
+            ("connections_per_address_max", self.connections_per_address_max),
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{name} is 0, which would refuse everything: use 1 or more"));

@@ -120,9 +120,10 @@ impl<C: Cluster> Door<C> {
         match &route {
             Route::Infer(target) => {
                 let timeout = head::timeout(&head.headers, self.shared.config.deadline_max)?;
-                let (bytes, _room) = self.body(visit, &head, body, timeout).await?;
+                let body = self.body(visit, &head, body, timeout).await?;
                 let _place = self.shared.enter()?;
-                let asked = Asked::read(&*self.cluster, &self.shared, &head, target, bytes, visit.arrived, timeout)?;
+                let asked =
+                    Asked::read(&*self.cluster, &self.shared, &head, target, body, visit.arrived, timeout)?;
                 // Head and small bodies are slices of hyper's read buffer, which it uses again once nobody holds it.
                 drop(head);
                 asked.infer(&*self.cluster, &self.shared).await
@@ -208,7 +209,7 @@ impl<C: Cluster> Door<C> {
         head: &Parts,
         body: &mut Incoming,
         timeout: Option<Duration>,
-    ) -> Result<(Bytes, Reserved<'_>), Refusal> {
+    ) -> Result<(Bytes, Reserved), Refusal> {
         head::check_encoding(&head.headers)?;
         self.shared.has_room()?;
         let config = &self.shared.config;
@@ -240,6 +241,9 @@ impl<C: Cluster> Door<C> {
             Some(json) => Answer::text(StatusCode::OK, "application/json", json),
             None => Answer::text(StatusCode::NO_CONTENT, "application/json", Bytes::new()),
         };
+        if let Some(room) = asker.room() {
+            answer.body = answer.body.holding(room);
+        }
         if let Some((node, attempts)) = asker.work() {
             (answer.node, answer.attempts) = (node, Some(attempts));
         }

@@ -17,7 +17,7 @@ use crate::{
     oip::{self, InferRequest, Wants},
     route::Target,
     rpc::shorter,
-    shared::Shared,
+    shared::{Shared, has_run},
 };
 
 /// Binary tensors up to this length, in bytes, are copied out of the read buffer: cheaper than a new buffer for the
@@ -25,26 +25,27 @@ use crate::{
 const COPIED_BYTES_MAX: usize = 4 << 10;
 
 /// A request that is understood, and holds nothing of the connection it came on.
-pub(crate) struct Asked<'a> {
+pub(crate) struct Asked {
     call: InferCall,
     id: Option<String>,
     wants: Wants,
-    _room: Reserved<'a>,
+    /// Of the body and of what was made out of it.
+    room: Reserved,
 }
 
-impl<'a> Asked<'a> {
-    /// Reads the request whose body is `body`.
+impl Asked {
+    /// Reads the request with this body, which is held in this room.
     pub(crate) fn read<C: Cluster>(
         cluster: &C,
-        shared: &'a Shared,
+        shared: &Shared,
         head: &Parts,
         target: &Target<'_>,
-        body: Bytes,
+        (body, mut room): (Bytes, Reserved),
         arrived: Instant,
         asked: Option<Duration>,
     ) -> Result<Self, Refusal> {
         let request = read(cluster, head, target, body)?;
-        let room = shared.bodies.reserve(request.made)?;
+        room.grow(request.made)?;
         let deadline = shared.deadline(arrived, shorter(asked, request.timeout));
         let context = CallContext {
             traceparent: head::traceparent(&head.headers),
@@ -53,20 +54,26 @@ impl<'a> Asked<'a> {
             ..CallContext::default()
         };
         let call = InferCall { params: request.params, payload: request.payload, deadline, context };
-        Ok(Self { call, id: request.id, wants: request.wants, _room: room })
+        Ok(Self { call, id: request.id, wants: request.wants, room })
     }
 
     /// Runs it.
     pub(crate) async fn infer<C: Cluster>(self, cluster: &C, shared: &Shared) -> Result<Answer, Refusal> {
-        let reply = shared.infer(cluster, self.call).await.map_err(|(error, _)| Refusal::from_call(&error))?;
+        let answered = shared.infer(cluster, self.call).await;
+        // The request is no longer held, so the answer may take its room.
+        drop(self.room);
+        let (reply, mut room) = answered.map_err(|(error, _)| Refusal::from_call(&error))?;
         let (node, attempts) = (reply.report.node, reply.report.attempts);
-        let written = oip::write(reply, self.id.as_deref(), &self.wants)
-            .map_err(|fault| Refusal::from(fault).by_node(node, attempts))?;
+        let written = oip::write(reply, self.id.as_deref(), &self.wants).and_then(|written| {
+            room.grow(written.json.len()).map_err(has_run)?;
+            Ok(written)
+        });
+        let written = written.map_err(|fault| Refusal::from(fault).by_node(node, attempts))?;
         let json_length = written.is_binary.then_some(written.json.len());
         Ok(Answer {
             status: StatusCode::OK,
             content_type: if written.is_binary { "application/octet-stream" } else { "application/json" },
-            body: Pieces::new(written.json, written.binary),
+            body: Pieces::new(written.json, written.binary).holding(room),
             node: Some(node),
             attempts: Some(attempts),
             json_length,

@@ -7,6 +7,8 @@ use lineside_wire::{BATCH_ENTRIES_MAX, Executed, Fault, FaultCode};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use crate::bounded::List;
+
 /// A call whose envelope is valid.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
@@ -33,9 +35,10 @@ where
     if !document.get().starts_with('[') {
         return one(document, &handle).await.as_ref().map(written);
     }
-    let entries: Vec<&RawValue> = serde_json::from_str(document.get()).unwrap_or_default();
+    let List(entries): List<&RawValue, BATCH_ENTRIES_MAX> =
+        serde_json::from_str(document.get()).unwrap_or_default();
     if entries.is_empty() || BATCH_ENTRIES_MAX < entries.len() {
-        let text = format!("a batch of {} calls: 1 to {BATCH_ENTRIES_MAX} are allowed", entries.len());
+        let text = format!("a batch holds 1 to {BATCH_ENTRIES_MAX} calls");
         return Some(written(&failed(Fault::new(FaultCode::InvalidRequest, text), None)));
     }
     let answers = join_all(entries.into_iter().map(|entry| one(entry, &handle))).await;

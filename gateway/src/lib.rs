@@ -19,6 +19,7 @@
 mod accept;
 mod answer;
 mod body;
+mod bounded;
 mod cluster;
 mod config;
 mod door;

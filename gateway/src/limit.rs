@@ -1,31 +1,31 @@
 //! How much one client may ask. Pure but for the clock that governor is given.
+//!
+//! Nobody vouches for a key, so an address brings only so many that have a quota of their own ([`KEYS_PER_ADDRESS`]);
+//! further ones share the quota of the address. Whoever invents keys gets that many quotas and one, and no more.
+
+mod clients;
 
 use std::{
-    collections::{HashMap, hash_map::RandomState},
-    hash::BuildHasher,
-    net::IpAddr,
-    num::NonZeroU32,
-    sync::Mutex,
-    time::Duration,
+    collections::hash_map::RandomState, hash::BuildHasher, net::IpAddr, num::NonZeroU32, time::Duration,
 };
 
 use governor::{
     Quota, RateLimiter,
     clock::{Clock, DefaultClock},
     middleware::StateInformationMiddleware,
-    nanos::Nanos,
-    state::{StateStore, keyed::ShrinkableKeyedStateStore},
 };
 use http::HeaderValue;
 use lineside_wire::{Fault, FaultCode, NodeId};
 
 use crate::errors::whole_seconds;
+use clients::Clients;
 
 /// Clients remembered at one time; further ones share one bucket until old ones are forgotten. About 5 MB.
 const CLIENTS_MAX: usize = 100_000;
 
-/// Parts of the memory with a lock each, so that shards rarely meet.
-const PARTS: usize = 16;
+/// Keys of one address that have a quota of their own: the programs on one machine, or the machines behind one router.
+/// More lets one machine take more.
+pub(crate) const KEYS_PER_ADDRESS: u32 = 16;
 
 /// How often clients that have their full quota again are forgotten.
 pub(crate) const FORGET_EVERY: Duration = Duration::from_secs(60);
@@ -33,9 +33,9 @@ pub(crate) const FORGET_EVERY: Duration = Duration::from_secs(60);
 /// Who is charged for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ClientKey {
-    /// The holder of an API key, by the key's hash under this process's own secret.
-    Key(u64),
-    /// An address; IPv6 by its /64, which is what one machine gets.
+    /// The holder of an API key, by the key's hash under this process's own secret, and where it is.
+    Key { key: u64, address: u128 },
+    /// An address, as [`machine_at`] tells it.
     Address(u128),
     /// A peer over QUIC, by its certificate.
     Peer(NodeId),
@@ -86,10 +86,10 @@ impl<C: Clock + Clone> Limiter<C> {
 
     /// Who sends a request with this key from this address.
     pub(crate) fn client(&self, key: Option<&[u8]>, address: IpAddr) -> ClientKey {
-        match (key, address.to_canonical()) {
-            (Some(key), _) => ClientKey::Key(self.hasher.hash_one(key)),
-            (None, IpAddr::V4(address)) => ClientKey::Address(u128::from(address.to_bits())),
-            (None, IpAddr::V6(address)) => ClientKey::Address(address.to_bits() >> 64 << 64),
+        let address = machine_at(address);
+        match key {
+            Some(key) => ClientKey::Key { key: self.hasher.hash_one(key), address },
+            None => ClientKey::Address(address),
         }
     }
 
@@ -131,76 +131,17 @@ impl<C: Clock + Clone> Limiter<C> {
     }
 }
 
+/// What tells machines apart: an address, IPv6 by its /64, which is what one machine gets.
+pub(crate) fn machine_at(address: IpAddr) -> u128 {
+    match address.to_canonical() {
+        IpAddr::V4(address) => u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits() >> 64 << 64,
+    }
+}
+
 /// `RateLimit` of the same draft.
 pub(crate) fn ratelimit(remaining: u32, more_in_seconds: u64) -> String {
     format!("\"client\";r={remaining};t={more_in_seconds}")
-}
-
-/// The state of each client: a bounded map. Who finds no place shares one bucket with the others who found none.
-struct Clients {
-    parts: Vec<Mutex<HashMap<ClientKey, Nanos>>>,
-    part_max: usize,
-    shared: Mutex<Option<Nanos>>,
-    hasher: RandomState,
-}
-
-impl Clients {
-    fn new(clients_max: usize) -> Self {
-        Self {
-            parts: (0..PARTS).map(|_| Mutex::default()).collect(),
-            part_max: clients_max.div_ceil(PARTS),
-            shared: Mutex::default(),
-            hasher: RandomState::new(),
-        }
-    }
-}
-
-/// A lock that outlives a panic of its holder: every state in here is valid.
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-impl StateStore for Clients {
-    type Key = ClientKey;
-
-    fn measure_and_replace<T, F, E>(&self, key: &ClientKey, measure: F) -> Result<T, E>
-    where
-        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
-    {
-        let part = &self.parts[(self.hasher.hash_one(key) % PARTS as u64) as usize];
-        let mut clients = locked(part);
-        if let Some(state) = clients.get_mut(key) {
-            let (outcome, next) = measure(Some(*state))?;
-            *state = next;
-            return Ok(outcome);
-        }
-        if clients.len() < self.part_max {
-            let (outcome, next) = measure(None)?;
-            clients.insert(*key, next);
-            return Ok(outcome);
-        }
-        drop(clients);
-        let mut shared = locked(&self.shared);
-        let (outcome, next) = measure(*shared)?;
-        *shared = Some(next);
-        Ok(outcome)
-    }
-}
-
-impl ShrinkableKeyedStateStore<ClientKey> for Clients {
-    fn retain_recent(&self, drop_below: Nanos) {
-        for part in &self.parts {
-            locked(part).retain(|_, state| drop_below < *state);
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.parts.iter().map(|part| locked(part).len()).sum()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 #[cfg(test)]
@@ -244,6 +185,42 @@ mod tests {
     }
 
     #[test]
+    fn who_invents_keys_gets_a_bounded_share_and_nobody_else_pays() {
+        let (limiter, clock) = limiter(1, 5, 100_000);
+        let invented = |i: u32| limiter.client(Some(&i.to_le_bytes()), address("10.0.0.1"));
+        let flood = |from: u32| (from..from + 2_000).filter(|i| limiter.charge(invented(*i)).is_ok()).count();
+        // Each key once: so many have a quota of their own, the others share that of the address.
+        assert_eq!(flood(0), KEYS_PER_ADDRESS as usize + 5);
+        assert_eq!(limiter.limiter.len(), KEYS_PER_ADDRESS as usize + 1);
+        let nameless = limiter.client(None, address("10.0.0.1"));
+        assert!(limiter.charge(nameless).is_err());
+        // Keys that came before, and keys of other machines, are served on.
+        assert!(limiter.charge(invented(0)).is_ok());
+        assert!(limiter.charge(limiter.client(Some(b"press"), address("10.0.0.2"))).is_ok());
+
+        // In the long run it has that many rates, however often it changes its keys.
+        let mut served = 0;
+        for minute in 1..=10 {
+            clock.advance(FORGET_EVERY);
+            limiter.forget_idle();
+            served += flood(minute * 10_000);
+        }
+        let rates = 10 * FORGET_EVERY.as_secs() as usize * (KEYS_PER_ADDRESS as usize + 1);
+        assert!(served <= rates, "{served} were served, but {rates} is the most");
+        clock.advance(FORGET_EVERY);
+        limiter.forget_idle();
+        assert_eq!(limiter.limiter.len(), 0);
+    }
+
+    #[test]
+    fn a_known_key_keeps_its_quota_wherever_it_comes_from() {
+        let (limiter, _) = limiter(1, 2, 100);
+        assert!(limiter.charge(limiter.client(Some(b"press"), address("10.0.0.1"))).is_ok());
+        assert!(limiter.charge(limiter.client(Some(b"press"), address("10.0.0.2"))).is_ok());
+        assert!(limiter.charge(limiter.client(Some(b"press"), address("10.0.0.3"))).is_err());
+    }
+
+    #[test]
     fn an_ipv6_machine_cannot_multiply_itself_within_its_network() {
         let (limiter, _) = limiter(1, 1, 100);
         let first = limiter.client(None, address("fd00:1:2:3::1"));
@@ -255,14 +232,15 @@ mod tests {
 
     #[test]
     fn a_flood_of_new_names_shares_one_bucket_and_old_ones_keep_theirs() {
-        let (limiter, clock) = limiter(1, 5, PARTS);
+        let (limiter, clock) = limiter(1, 5, clients::PARTS);
         let old = limiter.client(Some(b"old"), address("10.0.0.1"));
         assert!(limiter.charge(old).is_ok());
-        let names: Vec<_> =
-            (0..2_000_u32).map(|i| limiter.client(Some(&i.to_le_bytes()), address("10.0.0.1"))).collect();
+        let names: Vec<_> = (0..2_000_u32)
+            .map(|i| limiter.client(None, std::net::Ipv4Addr::from_bits(i << 8).into()))
+            .collect();
         let taken = names.iter().filter(|name| limiter.charge(**name).is_ok()).count();
-        assert!(taken <= PARTS + 5, "{taken} of the flood came through");
-        assert!(limiter.limiter.len() <= PARTS);
+        assert!(taken <= clients::PARTS + 5, "{taken} of the flood came through");
+        assert!(limiter.limiter.len() <= clients::PARTS);
         assert!(limiter.charge(old).is_ok(), "an old client paid for the flood");
 
         clock.advance(Duration::from_secs(60));

@@ -49,7 +49,7 @@ impl<C: Cluster> DoorService<C> {
             payload.push(call.payload);
             let call = InferCall { params, payload, deadline, context: call.context };
             match shared.infer(&*cluster, call).await {
-                Ok(answer) => {
+                Ok((answer, _room)) => {
                     let mut payload = PayloadBuilder::new();
                     payload.push(answer.payload);
                     reply.answer(&answer.result, Some(&answer.report), payload);

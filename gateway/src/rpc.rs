@@ -5,21 +5,21 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use lineside_client::InferCall;
 use lineside_wire::{
-    CallContext, ClusterStatus, Fault, FaultCode, Health, MembersResult, ModelInfo, ModelName, ModelParams,
-    ModelVersion, ModelsResult, NodeId, method,
+    CallContext, ClusterStatus, Fault, FaultCode, Health, MembersResult, ModelInfo, ModelParams,
+    ModelsResult, NodeId, method,
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::{
     Cluster,
+    body::Reserved,
     jsonrpc::{Call, Outcome},
     oip,
-    shared::Shared,
+    shared::{Shared, has_run},
 };
 
 /// What the door can be asked.
@@ -99,14 +99,6 @@ pub(crate) fn health(ready: Result<(), String>) -> Health {
     Health { live: true, ready: ready.is_ok(), reason: ready.err() }
 }
 
-/// The model that the params of `infer` name, beside the members of an inference request.
-#[derive(Deserialize)]
-struct Target {
-    model: ModelName,
-    #[serde(default)]
-    version: Option<ModelVersion>,
-}
-
 /// What the calls of one HTTP request have together.
 pub(crate) struct Asker {
     pub(crate) arrived: Instant,
@@ -115,15 +107,30 @@ pub(crate) struct Asker {
     pub(crate) traceparent: Option<String>,
     /// Who worked, after how many tries: one entry per inference.
     work: Mutex<Vec<(Option<NodeId>, u8)>>,
+    /// The room of all answers.
+    room: Mutex<Option<Reserved>>,
 }
 
 impl Asker {
     pub(crate) fn new(arrived: Instant, timeout: Option<Duration>, traceparent: Option<String>) -> Self {
-        Self { arrived, timeout, traceparent, work: Mutex::default() }
+        Self { arrived, timeout, traceparent, work: Mutex::default(), room: Mutex::default() }
     }
 
     fn worked(&self, node: Option<NodeId>, attempts: u8) {
         self.work.lock().unwrap_or_else(PoisonError::into_inner).push((node, attempts));
+    }
+
+    fn keep(&self, more: Reserved) {
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *room {
+            Some(room) => room.join(more),
+            none => *none = Some(more),
+        }
+    }
+
+    /// The room of the answers so far, if they hold any.
+    pub(crate) fn room(&self) -> Option<Reserved> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Who worked for this request, when it was one inference: an answer's head can name only one.
@@ -145,10 +152,8 @@ pub(crate) async fn json_call<C: Cluster>(
     let query = match Method::named(&call.method)? {
         Method::Query(query) => query,
         Method::Infer => {
-            let Target { model, version } = json_params(call.params)?;
-            let json = call.params.map_or(b"{}".as_slice(), |raw| raw.get().as_bytes());
-            let request = oip::parse(json, Bytes::new(), model, version)?;
-            let _room = shared.bodies.reserve(request.made)?;
+            let request = oip::parse_named(by_name(call.params)?)?;
+            let made = shared.bodies.reserve(request.made)?;
             if request.wants.binary || request.wants.by_name.iter().any(|(_, binary)| *binary) {
                 let text = "JSON-RPC carries no binary tensor data: use POST /v2/models/{model}/infer for it";
                 return Err(Fault::new(FaultCode::InvalidParams, text));
@@ -161,12 +166,15 @@ pub(crate) async fn json_call<C: Cluster>(
                 ..CallContext::default()
             };
             let call = InferCall { params: request.params, payload: request.payload, deadline, context };
-            let reply = shared.infer(cluster, call).await.map_err(|(error, fault)| {
+            let (reply, mut room) = shared.infer(cluster, call).await.map_err(|(error, fault)| {
                 asker.worked(error.node(), error.attempts());
                 fault
             })?;
             asker.worked(Some(reply.report.node), reply.report.attempts);
+            drop(made);
             let answer = oip::write(reply, request.id.as_deref(), &request.wants)?;
+            room.grow(answer.json.len()).map_err(has_run)?;
+            asker.keep(room);
             return as_raw(String::from_utf8(answer.json).map_err(|error| broken(&error))?);
         }
     };
@@ -182,13 +190,21 @@ pub(crate) fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<
     }
 }
 
-fn json_params<T: DeserializeOwned>(params: Option<&RawValue>) -> Result<T, Fault> {
+/// The text of the params, which are given by name.
+fn by_name(params: Option<&RawValue>) -> Result<&str, Fault> {
     let params = params.map_or("{}", RawValue::get);
-    let invalid = |text: String| Fault::new(FaultCode::InvalidParams, text);
-    if !params.starts_with('{') {
-        return Err(invalid("params: give them by name, as an object".to_owned()));
+    match params.starts_with('{') {
+        true => Ok(params),
+        false => {
+            let text = "params: give them by name, as an object";
+            Err(Fault::new(FaultCode::InvalidParams, text))
+        }
     }
-    serde_json::from_str(params).map_err(|error| invalid(format!("params: {error}")))
+}
+
+fn json_params<T: DeserializeOwned>(params: Option<&RawValue>) -> Result<T, Fault> {
+    let invalid = |error| Fault::new(FaultCode::InvalidParams, format!("params: {error}"));
+    serde_json::from_str(by_name(params)?).map_err(invalid)
 }
 
 fn as_raw(json: String) -> Outcome {

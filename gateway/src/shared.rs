@@ -1,8 +1,10 @@
 //! What all shards of one door have together: limits and counters.
 
 use std::{
+    collections::HashMap,
+    net::IpAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -12,7 +14,13 @@ use lineside_client::{CallError, InferCall, InferReply};
 use lineside_wire::{Executed, Fault, FaultCode};
 use tokio::time::Instant;
 
-use crate::{Cluster, GatewayConfig, body::Room, errors::call_fault, limit::Limiter, metrics::Metrics};
+use crate::{
+    Cluster, GatewayConfig,
+    body::{Reserved, Room},
+    errors::call_fault,
+    limit::{Limiter, machine_at},
+    metrics::Metrics,
+};
 
 /// Time beyond a call's deadline in which the pool's own answer, which knows more, may still come.
 const GRACE: Duration = Duration::from_millis(250);
@@ -22,9 +30,11 @@ pub struct Shared {
     pub(crate) config: GatewayConfig,
     pub(crate) limiter: Option<Limiter>,
     pub(crate) metrics: Metrics,
-    pub(crate) bodies: Room,
+    pub(crate) bodies: Arc<Room>,
     in_flight: AtomicUsize,
     connections: AtomicUsize,
+    /// Connections by address: as many entries as there are connections, at most. Taken when one comes or goes.
+    by_address: Mutex<HashMap<u128, usize>>,
     leaving: AtomicBool,
 }
 
@@ -38,6 +48,7 @@ impl Shared {
             bodies: Room::new(config.bodies_bytes_max),
             in_flight: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
+            by_address: Mutex::default(),
             leaving: AtomicBool::new(false),
             config,
         })
@@ -86,20 +97,43 @@ impl Shared {
         Fault::new(FaultCode::Busy, text).retry_after_ms(1_000)
     }
 
-    /// A place for one connection.
-    pub(crate) fn connect(self: &Arc<Self>) -> Option<Connection> {
-        take(&self.connections, self.config.connections_max).then(|| {
-            self.metrics.connections.inc();
-            Connection(Arc::clone(self))
-        })
+    /// A place for one connection from this address.
+    ///
+    /// # Errors
+    /// There is none; the text says which setting allows no more.
+    pub(crate) fn connect(self: &Arc<Self>, from: IpAddr) -> Result<Connection, &'static str> {
+        let from = machine_at(from);
+        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_address = by_address.get(&from).copied().unwrap_or_default();
+        if self.config.connections_per_address_max <= of_address {
+            return Err("your address has as many connections as it may (connections_per_address_max)");
+        }
+        if !take(&self.connections, self.config.connections_max) {
+            return Err("the gateway has as many connections as it may (connections_max)");
+        }
+        by_address.insert(from, of_address + 1);
+        self.metrics.connections.inc();
+        Ok(Connection { shared: Arc::clone(self), from })
     }
 
-    /// Asks the cluster, and counts what became of it.
+    fn disconnect(&self, from: u128) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+        self.metrics.connections.dec();
+        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = by_address.get_mut(&from) {
+            *count -= 1;
+            if *count == 0 {
+                by_address.remove(&from);
+            }
+        }
+    }
+
+    /// Asks the cluster, and counts what became of it. The answer's bytes have their room.
     pub(crate) async fn infer<C: Cluster>(
         &self,
         cluster: &C,
         call: InferCall,
-    ) -> Result<InferReply, (CallError, Fault)> {
+    ) -> Result<(InferReply, Reserved), (CallError, Fault)> {
         let model = call.params.model.clone();
         let deadline = call.deadline;
         // The pool keeps the deadline; this only makes sure that no defect there can hold a client for ever.
@@ -107,8 +141,14 @@ impl Shared {
         let answer = answer.unwrap_or(Err(CallError::Late { attempts: 0, executed: Executed::Maybe }));
         match answer {
             Ok(reply) => {
-                self.metrics.inferred(Some(&model), None, reply.report.attempts);
-                Ok(reply)
+                let (node, attempts) = (reply.report.node, reply.report.attempts);
+                let room = self.bodies.reserve(reply.payload.len()).map_err(has_run);
+                let fault = room.as_ref().err().map(|fault| fault.code);
+                self.metrics.inferred(Some(&model), fault, attempts);
+                match room {
+                    Ok(room) => Ok((reply, room)),
+                    Err(fault) => Err((CallError::Refused { node, fault: fault.clone(), attempts }, fault)),
+                }
             }
             Err(error) => {
                 let fault = call_fault(&error);
@@ -123,6 +163,11 @@ impl Shared {
     pub(crate) fn deadline(&self, arrived: Instant, timeout: Option<Duration>) -> Instant {
         arrived + timeout.unwrap_or(self.config.deadline_default).min(self.config.deadline_max)
     }
+}
+
+/// The fault of a door that has no room for an answer: the model has run all the same.
+pub(crate) fn has_run(fault: Fault) -> Fault {
+    Fault { executed: Executed::Yes, ..fault }
 }
 
 /// Whether a failure shows that the cluster has the model. A name that it does not have never becomes a label.
@@ -151,11 +196,13 @@ impl Drop for Place<'_> {
 }
 
 /// One connection's place, free again when dropped.
-pub(crate) struct Connection(Arc<Shared>);
+pub(crate) struct Connection {
+    shared: Arc<Shared>,
+    from: u128,
+}
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
-        self.0.metrics.connections.dec();
+        self.shared.disconnect(self.from);
     }
 }

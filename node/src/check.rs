@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use lineside_wire::{Datatype, Fault, FaultCode, ModelName, Tensor, TensorSpec, bytes_elements};
+use lineside_wire::{Datatype, Fault, FaultCode, Limits, ModelName, Tensor, TensorSpec, bytes_elements};
 
 use crate::engine::{Signature, clipped};
 
@@ -11,6 +11,10 @@ const LIST_CHARS_MAX: usize = 600;
 
 /// Longest name in a message that a caller chose, in characters.
 const NAME_CHARS_MAX: usize = 64;
+
+/// Most texts in all inputs of a call. An empty one is four bytes on the wire and some eighty in the engine, so the
+/// payload's limit alone would let a call take more than a gigabyte.
+const TEXTS_MAX: u64 = 1 << 20;
 
 /// A request that fits: its tensors in the model's order, and the indices of the outputs that are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +33,7 @@ pub(crate) fn check(
     mut given: Vec<Tensor>,
     outputs: &[String],
 ) -> Result<Fitting, Fault> {
+    within_limits(&given)?;
     let unknown = given.iter().find(|tensor| !signature.inputs.iter().any(|spec| spec.name == tensor.name));
     if let Some(tensor) = unknown {
         let takes = list(&signature.inputs);
@@ -51,6 +56,28 @@ pub(crate) fn check(
         inputs.push(tensor);
     }
     Ok(Fitting { inputs, wanted: wanted(model, signature, outputs)? })
+}
+
+/// What the bytes of a call do not bound.
+fn within_limits(given: &[Tensor]) -> Result<(), Fault> {
+    let texts = given.iter().filter(|tensor| tensor.datatype == Datatype::Bytes);
+    let texts = texts.map(|tensor| tensor.shape.elements()).fold(0, u64::saturating_add);
+    if TEXTS_MAX < texts {
+        let text = format!("the inputs hold {texts} texts: at most {TEXTS_MAX} are taken");
+        return Err(Fault::new(FaultCode::LimitExceeded, text));
+    }
+    // A tensor without elements takes no bytes, whatever its other dimensions are, but a model that sums over the empty
+    // one makes an output out of those.
+    let max = u64::from(Limits::default().payload_bytes_max);
+    let reach = |tensor: &Tensor| tensor.shape.dims().iter().filter(|dim| **dim != 0).product::<u64>();
+    match given.iter().find(|tensor| max < reach(tensor)) {
+        None => Ok(()),
+        Some(tensor) => Err(invalid(format!(
+            "the input {:?} has the shape {:?}: the dimensions beside the empty one make more than {max} elements",
+            clipped(&tensor.name, NAME_CHARS_MAX),
+            tensor.shape.dims()
+        ))),
+    }
 }
 
 fn fits(model: &ModelName, spec: &TensorSpec, tensor: &Tensor) -> Result<(), Fault> {
@@ -213,6 +240,28 @@ mod tests {
             let refused = with(&|inputs| inputs[1] = lot.clone());
             assert!(refused.contains("UTF-8"), "{refused}");
         }
+    }
+
+    #[test]
+    fn what_takes_no_bytes_on_the_wire_has_a_limit_all_the_same() {
+        let with = |at: usize, tensor: Tensor| {
+            let mut inputs = request();
+            inputs[at] = tensor;
+            check(&"camera".parse().unwrap(), &camera(), inputs, &[]).map(drop)
+        };
+        // The gain is of any rank, so that only this check stands between the shape and the engine.
+        let gain =
+            |dims: &[u64]| with(0, Tensor::new("gain", Datatype::Int8, dims.to_vec(), Bytes::new()).unwrap());
+        assert_eq!(gain(&[1 << 26, 0]), Ok(()));
+        assert_eq!(gain(&[(1 << 26) + 1, 0]).unwrap_err().code, FaultCode::InvalidParams);
+        assert!(gain(&[0, 1 << 62]).unwrap_err().message.contains("\"gain\""));
+
+        let lot = |texts: u64| {
+            let bytes = vec![0; 4 * usize::try_from(texts).unwrap()];
+            with(1, Tensor::new("lot", Datatype::Bytes, vec![texts], bytes.into()).unwrap()).unwrap_err()
+        };
+        assert!(lot(TEXTS_MAX).message.contains("has the shape [1]"));
+        assert_eq!(lot(TEXTS_MAX + 1).code, FaultCode::LimitExceeded);
     }
 
     #[test]

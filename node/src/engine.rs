@@ -16,7 +16,8 @@ use bytemuck::{AnyBitPattern, NoUninit};
 use bytes::Bytes;
 use half::{bf16, f16};
 use lineside_wire::{
-    Datatype, InvalidTensor, RANK_MAX, Shape, TENSORS_MAX, Tensor, TensorSpec, bytes_elements, bytes_tensor,
+    Datatype, InvalidTensor, Limits, RANK_MAX, Shape, TENSORS_MAX, Tensor, TensorSpec, bytes_elements,
+    bytes_tensor,
 };
 use ort::{
     ErrorCode,
@@ -79,10 +80,16 @@ pub(crate) enum OpenError {
     Panicked(String),
 }
 
-/// Why a run gave nothing, in the engine's words.
+/// Why a run gave nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct RunError(pub(crate) String);
+pub(crate) enum RunError {
+    /// The model failed, in the engine's words.
+    #[error("{0}")]
+    Failed(String),
+    /// The model ran, and gave more than one answer may hold.
+    #[error("the outputs have {bytes} bytes: at most {max} are sent")]
+    TooLarge { bytes: u64, max: u32 },
+}
 
 /// Why ONNX Runtime cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -170,24 +177,30 @@ impl Session for OnnxSession {
         let values = inputs.iter().map(|input| Ok((input.name.as_str(), value(input)?)));
         let values = values.collect::<Result<Vec<_>, RunError>>()?;
         let outputs = self.session.run(values)?;
-        let tensors = wanted.iter().filter_map(|index| self.signature.outputs.get(*index)).map(|spec| {
-            let value =
-                outputs.get(&spec.name).ok_or_else(|| RunError(format!("no {:?} came", spec.name)))?;
-            tensor(spec, value)
+        let wanted = wanted.iter().filter_map(|index| self.signature.outputs.get(*index)).map(|spec| {
+            let value = outputs.get(&spec.name);
+            Ok((spec, value.ok_or_else(|| RunError::Failed(format!("no {:?} came", spec.name)))?))
         });
-        tensors.collect()
+        let wanted = wanted.collect::<Result<Vec<_>, RunError>>()?;
+        // Looked at before the first is copied: what is too much is not held twice.
+        let bytes = wanted.iter().map(|(spec, value)| length(spec, value)).fold(0, u64::saturating_add);
+        let max = Limits::default().payload_bytes_max;
+        if u64::from(max) < bytes {
+            return Err(RunError::TooLarge { bytes, max });
+        }
+        wanted.into_iter().map(|(spec, value)| tensor(spec, value)).collect()
     }
 }
 
 impl From<ort::Error> for RunError {
     fn from(error: ort::Error) -> Self {
-        Self(clipped(error.message(), MESSAGE_CHARS_MAX))
+        Self::Failed(clipped(error.message(), MESSAGE_CHARS_MAX))
     }
 }
 
 impl From<InvalidTensor> for RunError {
     fn from(error: InvalidTensor) -> Self {
-        Self(error.to_string())
+        Self::Failed(error.to_string())
     }
 }
 
@@ -288,8 +301,9 @@ fn datatype(element: TensorElementType) -> Option<Datatype> {
 fn value(input: &Tensor) -> Result<SessionInputValue<'_>, RunError> {
     match input.datatype {
         Datatype::Bool => {
-            let elements = bytemuck::checked::try_cast_slice::<u8, bool>(&input.bytes)
-                .map_err(|_| RunError(format!("the input {:?} holds bytes beyond 0 and 1", input.name)))?;
+            let elements = bytemuck::checked::try_cast_slice::<u8, bool>(&input.bytes).map_err(|_| {
+                RunError::Failed(format!("the input {:?} holds bytes beyond 0 and 1", input.name))
+            })?;
             Ok(TensorRef::from_array_view((dims(&input.shape)?, elements))?.into())
         }
         Datatype::Uint8 => view::<u8>(input),
@@ -308,7 +322,8 @@ fn value(input: &Tensor) -> Result<SessionInputValue<'_>, RunError> {
             let elements = bytes_elements(&input.bytes, input.shape.elements())?;
             let texts = elements.into_iter().map(|text| std::str::from_utf8(text).map(str::to_owned));
             let texts = texts.collect::<Result<Vec<_>, _>>();
-            let texts = texts.map_err(|_| RunError(format!("the input {:?} is not UTF-8", input.name)))?;
+            let texts =
+                texts.map_err(|_| RunError::Failed(format!("the input {:?} is not UTF-8", input.name)))?;
             let shape = dims(&input.shape)?;
             Ok(ort::value::Tensor::from_string_array((shape, texts.as_slice()))?.into())
         }
@@ -331,12 +346,20 @@ where
 
 fn dims(shape: &Shape) -> Result<Vec<i64>, RunError> {
     let dims = shape.dims().iter().map(|dim| i64::try_from(*dim));
-    dims.collect::<Result<_, _>>().map_err(|_| RunError("a dimension is larger than ONNX counts".to_owned()))
+    dims.collect::<Result<_, _>>()
+        .map_err(|_| RunError::Failed("a dimension is larger than ONNX counts".to_owned()))
+}
+
+/// Bytes of an output. Texts count as their lengths alone: what they are is known when they are read.
+fn length(spec: &TensorSpec, value: &DynValue) -> u64 {
+    let width = spec.datatype.width().unwrap_or(4) as u64;
+    let dims = value.dtype().tensor_shape().map_or(&[][..], |shape| shape);
+    dims.iter().fold(width, |bytes, dim| bytes.saturating_mul(u64::try_from(*dim).unwrap_or(0)))
 }
 
 fn tensor(spec: &TensorSpec, value: &DynValue) -> Result<Tensor, RunError> {
     let shape = value.dtype().tensor_shape();
-    let shape = shape.ok_or_else(|| RunError(format!("the output {:?} is no tensor", spec.name)))?;
+    let shape = shape.ok_or_else(|| RunError::Failed(format!("the output {:?} is no tensor", spec.name)))?;
     let shape = shape.iter().map(|dim| u64::try_from(*dim).unwrap_or(0)).collect();
     let bytes = match spec.datatype {
         Datatype::Bool => copied::<bool>(value)?,

@@ -1,6 +1,12 @@
 //! One loaded version of a model: its signature, its line of waiting calls, and a thread per session.
 
-use std::{convert::Infallible, io, sync::Arc, thread, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    sync::{Arc, Weak},
+    thread,
+    time::Duration,
+};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use lineside_wire::NodeId;
@@ -20,6 +26,8 @@ pub(crate) struct Model {
     pub(crate) signature: Arc<Signature>,
     pub(crate) lane: Arc<Lane>,
     jobs: Sender<Job>,
+    /// The other end of `jobs`, which is the workers': without them it is gone.
+    line: Weak<Receiver<Job>>,
     ended: Ended,
 }
 
@@ -70,6 +78,8 @@ impl Model {
         let signature = sessions.first().map(|session| session.signature().clone()).unwrap_or_default();
         // Room for all who can have a place: who waits, and who was given an idle session a moment ago.
         let (jobs, waiting) = bounded(around.queue_max + sessions.len());
+        let waiting = Arc::new(waiting);
+        let line = Arc::downgrade(&waiting);
         let (alive, ended) = Ended::pair();
         let lane = Arc::new(Lane::new(sessions.len()));
         for (number, session) in sessions.into_iter().enumerate() {
@@ -77,7 +87,7 @@ impl Model {
                 id: id.clone(),
                 node: around.node,
                 session,
-                jobs: waiting.clone(),
+                jobs: Arc::clone(&waiting),
                 reopen: Arc::clone(&around.reopen),
                 lost: Arc::clone(&around.lost),
                 _alive: (alive.clone(), around.alive.clone()),
@@ -87,7 +97,7 @@ impl Model {
                 .spawn(move || worker.run())?;
         }
         let (serial, signature) = (around.serial, Arc::new(signature));
-        Ok(Self { id, serial, signature, lane, jobs, ended })
+        Ok(Self { id, serial, signature, lane, jobs, line, ended })
     }
 
     /// Hands a call to the workers. Its place guarantees the room; it comes back when no worker is left.
@@ -95,6 +105,25 @@ impl Model {
         self.jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(job) | TrySendError::Disconnected(job) => Box::new(job),
         })
+    }
+
+    /// Drops the waiting calls that nobody wants any more, and counts them. The others stay in their order, but for one
+    /// that a worker takes up meanwhile.
+    pub(crate) fn clear_cancelled(&self) -> usize {
+        let Some(line) = self.line.upgrade() else { return 0 };
+        let mut cleared = 0;
+        for _ in 0..line.len() {
+            let Ok(job) = line.try_recv() else { break };
+            if job.reply.cancelled().is_set() {
+                // Its responder says so, and its place is free.
+                drop(job);
+                cleared += 1;
+            } else if let Err(job) = self.push(job) {
+                debug_assert!(false, "a call that has a place has room");
+                drop(job);
+            }
+        }
+        cleared
     }
 
     /// Tells when the workers have ended, once this version is dropped.

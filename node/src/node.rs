@@ -5,7 +5,7 @@ use std::{
     num::NonZeroUsize,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -116,8 +116,9 @@ impl Node {
             .spawn(move || loader.run())
             .map_err(NodeError::Thread)?;
         let queue = Arc::new(Queue::new(sessions.get(), queue_max.get()));
-        let draining = AtomicBool::new(false);
-        Ok(Self { service: Arc::new(NodeService { node: id, shelf, queue, orders, draining, ended }) })
+        let (draining, cleared) = (AtomicBool::new(false), Mutex::default());
+        let service = NodeService { node: id, shelf, queue, orders, draining, cleared, ended };
+        Ok(Self { service: Arc::new(service) })
     }
 
     /// What answers peers.

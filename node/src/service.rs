@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -33,6 +33,10 @@ const CALL_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long the end of a node waits for a run that cannot be stopped.
 const END_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// Shortest time between two searches for waiting calls that nobody wants any more: a node whose calls are all wanted
+/// does not look at each of them for every call that it refuses.
+const CLEAR_PAUSE: Duration = Duration::from_millis(10);
+
 /// When to come again with an order for which the loader has no room.
 const ORDER_RETRY_MS: u64 = 1000;
 
@@ -43,6 +47,8 @@ pub struct NodeService {
     pub(crate) queue: Arc<Queue>,
     pub(crate) orders: Sender<Order>,
     pub(crate) draining: AtomicBool,
+    /// When the waiting calls were last searched. Touched only by calls that find no place.
+    pub(crate) cleared: Mutex<Option<Instant>>,
     pub(crate) ended: Ended,
 }
 
@@ -122,13 +128,29 @@ impl NodeService {
         let model = self.shelf.find(&model, version)?;
         let request = check(&model.id.name, &model.signature, tensors, &outputs)?;
         let deadline = deadline.unwrap_or(arrived + CALL_TIME_MAX);
-        let remaining = deadline.saturating_duration_since(Instant::now());
+        let now = Instant::now();
+        let remaining = deadline.saturating_duration_since(now);
         if remaining.is_zero() {
             let text = "the time ran out before the node could take the call; nothing was run";
             return Err(Fault::new(FaultCode::DeadlineExceeded, text));
         }
-        let place = self.queue.admit(&model.lane, remaining).map_err(|refusal| busy(refusal, remaining))?;
+        let admit = || self.queue.admit(&model.lane, remaining);
+        let place = admit().or_else(|refusal| match self.clear_cancelled(now) {
+            0 => Err(refusal),
+            _ => admit(),
+        });
+        let place = place.map_err(|refusal| busy(refusal, remaining))?;
         Ok(Accepted { model, request, deadline, place })
+    }
+
+    /// Makes room: callers that went away must not keep others out until a session comes to their calls.
+    fn clear_cancelled(&self, now: Instant) -> usize {
+        let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
+        if cleared.is_some_and(|last| now < last + CLEAR_PAUSE) {
+            return 0;
+        }
+        *cleared = Some(now);
+        self.shelf.clear_cancelled()
     }
 
     fn takes_work(&self) -> Result<(), Fault> {

@@ -72,6 +72,13 @@ impl Shelf {
         entry.model.clone().ok_or_else(|| unavailable(&entry.info))
     }
 
+    /// Drops the waiting calls of all versions that nobody wants any more, and counts them.
+    pub(crate) fn clear_cancelled(&self) -> usize {
+        let table = self.table.load();
+        let entries = table.values().flat_map(BTreeMap::values);
+        entries.filter_map(|entry| entry.model.as_ref()).map(|model| model.clear_cancelled()).sum()
+    }
+
     /// One version; without one named, the one that would serve.
     pub(crate) fn get(&self, name: &ModelName, version: Option<ModelVersion>) -> Result<ModelInfo, Fault> {
         let table = self.table.load();

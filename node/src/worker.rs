@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crossbeam_channel::Receiver;
 use lineside_mesh::Responder;
 use lineside_wire::{
-    Executed, Fault, FaultCode, InferResult, Limits, NodeId, Parameters, RunReport, Tensor, join_tensors,
+    Executed, Fault, FaultCode, InferResult, NodeId, Parameters, RunReport, Tensor, join_tensors,
 };
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
@@ -37,7 +37,7 @@ pub(crate) struct Worker {
     pub(crate) id: VersionId,
     pub(crate) node: NodeId,
     pub(crate) session: Box<dyn Session>,
-    pub(crate) jobs: Receiver<Job>,
+    pub(crate) jobs: Arc<Receiver<Job>>,
     pub(crate) reopen: Arc<Reopen>,
     pub(crate) lost: Arc<Lost>,
     /// Of the version, whose unload waits for its workers, and of the node. Last, so that the session is freed before.
@@ -106,10 +106,9 @@ impl Work<'_> {
                 self.answer(job, &outputs, took);
                 Ok(())
             }
-            Ok(Err(RunError(text))) => {
+            Ok(Err(error)) => {
                 job.place.ran(took);
-                let text = format!("{} failed on this input: {text}", self.id.name);
-                self.fail(job, &Fault::new(FaultCode::InferenceFailed, text), took);
+                self.fail(job, &self.fault(&error), took);
                 Ok(())
             }
             Err(panic) => {
@@ -134,14 +133,20 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn answer(&self, mut job: Job, outputs: &[Tensor], took: Duration) {
-        let bytes: usize = outputs.iter().map(|output| output.bytes.len()).sum();
-        let bytes_max = Limits::default().payload_bytes_max as usize;
-        if bytes_max < bytes {
-            let text = format!("the outputs have {bytes} bytes: at most {bytes_max} are sent");
-            let fault = Fault::new(FaultCode::LimitExceeded, text);
-            return self.fail(job, &Fault { executed: Executed::Yes, ..fault }, took);
+    fn fault(&self, error: &RunError) -> Fault {
+        match error {
+            RunError::Failed(_) => {
+                let text = format!("{} failed on this input: {error}", self.id.name);
+                Fault::new(FaultCode::InferenceFailed, text)
+            }
+            RunError::TooLarge { .. } => {
+                let fault = Fault::new(FaultCode::LimitExceeded, error.to_string());
+                Fault { executed: Executed::Yes, ..fault }
+            }
         }
+    }
+
+    fn answer(&self, mut job: Job, outputs: &[Tensor], took: Duration) {
         let (outputs, payload) = join_tensors(outputs);
         let result = InferResult {
             model: self.id.name.clone(),

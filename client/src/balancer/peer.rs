@@ -18,6 +18,14 @@ use crate::latency::Latencies;
 /// does better, unless the model alone takes longer: then others are as slow.
 const SILENT_AFTER: u64 = 100_000;
 
+/// The same for calls that still wait: a peer with slow models is not silent before it has taken so many times as long
+/// as nearly all of its answers did.
+const SILENT_AFTER_ANSWERS: u64 = 3;
+
+/// The same for a peer that has not answered yet, in microseconds: nobody knows how slow its models are. Half of the
+/// time in which QUIC finds out that it is gone.
+const SILENT_AFTER_UNKNOWN: u64 = 1_000_000;
+
 /// For how long what a peer said in an answer is newer than what gossip tells, in microseconds.
 const ANSWER_FRESH_FOR: u64 = 2_000_000;
 
@@ -25,6 +33,8 @@ const ANSWER_FRESH_FOR: u64 = 2_000_000;
 pub(super) struct Peer {
     /// Own calls in flight.
     held: AtomicU32,
+    /// When the first of them was leased.
+    held_since: AtomicU64,
     /// Calls of others, from its last answer.
     foreign: AtomicU32,
     answered_at: AtomicU64,
@@ -45,12 +55,33 @@ pub(super) struct Peer {
 
 impl Peer {
     /// Counts one call in flight. On probation only the first is let through.
-    pub(super) fn take(&self, on_probation: bool) -> bool {
-        if on_probation {
-            return self.held.compare_exchange(0, 1, AcqRel, Relaxed).is_ok();
+    pub(super) fn take(&self, on_probation: bool, now: u64) -> bool {
+        let before = match on_probation {
+            true => match self.held.compare_exchange(0, 1, AcqRel, Relaxed) {
+                Ok(none) => none,
+                Err(_) => return false,
+            },
+            false => self.held.fetch_add(1, AcqRel),
+        };
+        if before == 0 {
+            self.held_since.store(now, Relaxed);
         }
-        self.held.fetch_add(1, AcqRel);
         true
+    }
+
+    /// Whether calls wait there and it has given no sign for longer than it usually takes: it may be gone, and QUIC has
+    /// not noticed yet.
+    pub(super) fn is_silent(&self, now: u64) -> bool {
+        if self.held.load(Acquire) == 0 {
+            return false;
+        }
+        let since = self.held_since.load(Relaxed).max(self.heard_at.load(Relaxed));
+        let silent_for = now.saturating_sub(since);
+        // The percentile is looked up for the few that have been quiet for a while.
+        SILENT_AFTER <= silent_for
+            && self.latencies.percentile(99).map_or(SILENT_AFTER_UNKNOWN, |usual| {
+                super::micros(usual).saturating_mul(SILENT_AFTER_ANSWERS).max(SILENT_AFTER)
+            }) <= silent_for
     }
 
     pub(super) fn leased(&self, turn: u64) {

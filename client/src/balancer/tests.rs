@@ -1,43 +1,24 @@
 //! Stories of the balancer, in a clock that only the tests move.
 
 mod properties;
+mod silence;
+mod two_gateways;
 
 use lineside_wire::{ModelName, ModelState, ModelVersion};
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::*;
-use crate::{Served, Serves, Standing};
-
-fn id(name: &str) -> NodeId {
-    let mut bytes = [0; 16];
-    bytes[..name.len()].copy_from_slice(name.as_bytes());
-    NodeId::from_bytes(bytes)
-}
+use crate::{
+    Serves, Standing,
+    testing::{add, id},
+};
 
 fn name_of(node: NodeId) -> String {
     String::from_utf8_lossy(node.as_bytes()).trim_end_matches('\0').to_owned()
 }
 
-fn add() -> ModelName {
-    "add".parse().unwrap()
-}
-
 fn node(name: &str) -> Candidate {
-    Candidate {
-        node: id(name),
-        name: name.into(),
-        address: ([127, 0, 0, 1], 7443).into(),
-        standing: Standing::Alive,
-        draining: false,
-        epoch: 1,
-        slots: 1,
-        load: Some(LoadReport { running: 0, queued: 0, slots: 1 }),
-        serves: Serves::Models(vec![Served {
-            name: add(),
-            version: ModelVersion(1),
-            state: ModelState::Ready,
-        }]),
-    }
+    crate::testing::node(name, 1)
 }
 
 fn load(running: u32) -> LoadReport {

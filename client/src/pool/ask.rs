@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lineside_mesh::{CallFailure, Destination, Outbound};
+use lineside_mesh::{CallFailure, Destination, Mesh, Outbound};
 use lineside_wire::{CallContext, Fault, NodeId, decode_part};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{Instant, timeout_at};
@@ -131,5 +131,38 @@ impl<T: Transport> Pool<T> {
                 .map_err(|fault| AskError::Broken { node, reason: format!("{node}: {fault}") }),
             Ok(Err(failure)) => Err(failure.into()),
         }
+    }
+}
+
+impl Pool<Mesh> {
+    /// Sends a notification to one candidate, and to the next only when nothing could be sent.
+    ///
+    /// # Errors
+    /// Nobody could be reached within `within`, or the notification is too long.
+    pub(crate) async fn notify<P: Serialize + Sync>(
+        &self,
+        method: &'static str,
+        params: &P,
+        within: Duration,
+    ) -> Result<(), AskError> {
+        let deadline = Instant::now() + within;
+        let mut tried = Vec::new();
+        let mut error = AskError::NoMember;
+        while Instant::now() < deadline {
+            let now = Instant::now().into_std();
+            let Ok(lease) = self.balancer.lease(Wanted::Anything, &tried, now) else { return Err(error) };
+            tried.push(lease.node());
+            match timeout_at(deadline, self.transport.notify(destination(&lease), method, params)).await {
+                // It proves nothing about the member, so the lease is only given back.
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(failure @ CallFailure::Fault { .. })) => return Err(failure.into()),
+                Ok(Err(failure)) => {
+                    self.report(lease, Outcome::Failed);
+                    error = failure.into();
+                }
+                Err(_) => self.report(lease, Outcome::Late),
+            }
+        }
+        Err(AskError::Late { within })
     }
 }

@@ -6,12 +6,15 @@ use std::{
 };
 
 use lineside_mesh::DialError;
-use lineside_wire::{Fault, FaultCode, InferParams, ModelName, ModelState, ModelVersion, PayloadBuilder};
+use lineside_wire::{Fault, FaultCode, InferParams, ModelVersion, PayloadBuilder};
 use rand::{SeedableRng, rngs::StdRng};
 use serde::Serialize;
 
 use super::*;
-use crate::{Balancing, Candidate, Served, Serves, Standing};
+use crate::{
+    Balancing, Candidate, Standing,
+    testing::{add, id, node},
+};
 
 /// How a node of the fake network behaves.
 #[derive(Clone, Copy, Debug)]
@@ -103,32 +106,8 @@ struct Floor {
     network: Arc<Network>,
 }
 
-fn id(name: &str) -> NodeId {
-    let mut bytes = [0; 16];
-    bytes[..name.len()].copy_from_slice(name.as_bytes());
-    NodeId::from_bytes(bytes)
-}
-
-fn add() -> ModelName {
-    "add".parse().unwrap()
-}
-
 fn candidate(name: &str) -> Candidate {
-    Candidate {
-        node: id(name),
-        name: name.into(),
-        address: ([127, 0, 0, 1], 7443).into(),
-        standing: Standing::Alive,
-        draining: false,
-        epoch: 1,
-        slots: 2,
-        load: Some(LoadReport { running: 0, queued: 0, slots: 2 }),
-        serves: Serves::Models(vec![Served {
-            name: add(),
-            version: ModelVersion(1),
-            state: ModelState::Ready,
-        }]),
-    }
+    node(name, 2)
 }
 
 const QUICK: Manner = Manner::Works(Duration::from_millis(5));
@@ -298,6 +277,29 @@ async fn the_budget_ends_the_repeats_of_a_sick_cluster() {
     }
     // The floor of 20 and a tenth of the calls: not a second try for each.
     assert!((100..=130).contains(&tries), "{tries} tries for 100 calls");
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_cluster_without_room_nearly_every_call_is_sent_once() {
+    let busy = Manner::Fails(FaultCode::Busy);
+    let floor = Floor::with([("a", busy), ("b", busy), ("c", busy), ("d", busy), ("e", busy)]);
+    let calls = 1_000;
+    for _ in 0..calls {
+        let error = floor.send().await.unwrap_err();
+        assert!(matches!(error, CallError::AllBusy { .. }) && 1 <= error.attempts(), "{error:?}");
+        sleep(Duration::from_millis(1)).await;
+    }
+    let tries = floor.asked().len();
+    assert!((calls..=calls * 11 / 10).contains(&tries), "{tries} tries for {calls} calls");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_node_does_not_hide_one_that_has_room() {
+    let busy = Manner::Fails(FaultCode::Busy);
+    let floor = Floor::with([("a", busy), ("b", busy), ("weld", QUICK)]);
+    for _ in 0..100 {
+        assert_eq!(floor.send().await.unwrap().report.node, id("weld"));
+    }
 }
 
 #[tokio::test(start_paused = true)]

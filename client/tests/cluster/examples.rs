@@ -52,8 +52,8 @@ async fn every_example_does_what_it_says() {
     let said = run(&floor, &press, "members_and_models").await;
     assert!(said.contains("member press ") && said.contains("model add 1 READY slots 4\n"), "{said}");
     let said = run(&floor, &press, "notify").await;
-    assert_eq!(said, "noted\n");
-    assert_eq!(*press.work.log.lock().unwrap(), ["shift 2 begins"]);
+    assert_eq!(said, "sent\ntaken\n");
+    assert_eq!(*press.work.log.lock().unwrap(), ["shift 2 begins", "part 1 is on the belt"]);
 }
 
 #[tokio::test]

@@ -178,9 +178,35 @@ async fn members_models_pings_and_notes_reach_the_cluster() {
     let stranger = NodeId::from_bytes([9; 16]);
     assert!(matches!(client.ping(stranger).await, Err(AskError::UnknownMember(node)) if node == stranger));
 
-    client.notify(lineside_certs::roles::LOG, &"shift 2 begins").await.unwrap();
+    client.tell(lineside_certs::roles::LOG, &"shift 2 begins").await.unwrap();
     let logs = [&press, &weld].map(|member| member.work.log.lock().unwrap().clone()).concat();
     assert_eq!(logs, ["shift 2 begins"]);
+}
+
+#[tokio::test]
+async fn a_notification_arrives_once_and_is_not_answered_even_when_nobody_knows_what_it_is() {
+    let floor = Floor::new();
+    let press = floor.node("press");
+    let client = floor.client(&[&press]).await;
+    client.notify("no.such.method", &"?").await.unwrap();
+    for part in 0..100 {
+        client.notify(lineside_certs::roles::LOG, &format!("part {part}")).await.unwrap();
+    }
+    // On the same stream, so behind them all.
+    client.tell(lineside_certs::roles::LOG, &"end").await.unwrap();
+    let mut expected: Vec<_> = (0..100).map(|part| format!("part {part}")).collect();
+    expected.push("end".to_owned());
+    assert_eq!(*press.work.log.lock().unwrap(), expected);
+    assert!(client.statistics().values().all(|peer| peer.in_flight == 0));
+
+    let error = client.notify(lineside_certs::roles::LOG, &"x".repeat(20_000)).await.unwrap_err();
+    assert!(
+        matches!(&error, AskError::Refused { fault, .. } if fault.message.contains("16384")),
+        "{error:?}"
+    );
+    press.mesh.shutdown().await;
+    let error = client.notify(lineside_certs::roles::LOG, &"lost").await.unwrap_err();
+    assert!(matches!(error, AskError::Broken { .. } | AskError::NoMember), "{error:?}");
 }
 
 #[tokio::test]

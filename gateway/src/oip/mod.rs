@@ -11,7 +11,7 @@ mod response;
 
 pub(crate) use metadata::{ModelMetadata, ModelReady, ServerMetadata, find};
 pub(crate) use raw::raw_request;
-pub(crate) use request::{InferRequest, Wants, parse};
+pub(crate) use request::{InferRequest, Wants, parse, parse_named};
 pub(crate) use response::write;
 
 use lineside_wire::{Fault, FaultCode};

@@ -1,16 +1,17 @@
 //! The body of an inference request, into what the cluster is asked.
 
-use std::{borrow::Cow, collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
 use lineside_wire::{
     Datatype, Fault, FaultCode, InferParams, Limits, ModelName, ModelVersion, Parameter, Parameters,
     PayloadBuilder, RANK_MAX, Shape, TENSORS_MAX, TensorHeader,
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use super::{NAME_BYTES_MAX, excerpt, invalid, json_data};
+use crate::bounded::{List, Object};
 
 /// Most parameters of a request: a document of 64 KiB must hold them on their way to the node.
 const PARAMETERS_MAX: usize = 64;
@@ -51,20 +52,26 @@ impl Wants {
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
+    /// Read only where no path names the model.
+    #[serde(default, borrow)]
+    model: Option<&'a RawValue>,
+    /// The same.
+    #[serde(default, borrow)]
+    version: Option<&'a RawValue>,
     #[serde(default)]
     id: Option<String>,
     #[serde(default, borrow)]
-    parameters: Option<BTreeMap<String, &'a RawValue>>,
+    parameters: Option<Object<'a, PARAMETERS_MAX>>,
     #[serde(borrow)]
-    inputs: Vec<Input<'a>>,
+    inputs: List<Input<'a>, TENSORS_MAX>,
     #[serde(default)]
-    outputs: Option<Vec<Output>>,
+    outputs: Option<List<Output, TENSORS_MAX>>,
 }
 
 #[derive(Deserialize)]
 struct Input<'a> {
     name: String,
-    shape: Vec<i64>,
+    shape: List<i64, RANK_MAX>,
     #[serde(borrow)]
     datatype: Cow<'a, str>,
     #[serde(default)]
@@ -98,6 +105,22 @@ struct OutputParameters {
     shared_memory_region: Option<serde::de::IgnoredAny>,
 }
 
+/// Reads the params of a request that names its model itself, and has no binary tensors.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_named(params: &str) -> Result<InferRequest, Fault> {
+    fn named<T: DeserializeOwned>(name: &str, value: &RawValue) -> Result<T, Fault> {
+        serde_json::from_str(value.get()).map_err(|error| invalid(format!("params: {name}: {error}")))
+    }
+    let envelope: Envelope<'_> =
+        serde_json::from_str(params).map_err(|error| invalid(format!("params: {error}")))?;
+    let model = envelope.model.ok_or_else(|| invalid("params: missing field `model`"))?;
+    let model = named("model", model)?;
+    let version = envelope.version.map(|version| named("version", version)).transpose()?;
+    understand(envelope, Bytes::new(), model, version)
+}
+
 /// Reads the JSON of a request, and takes its binary tensors from `binary`, in the order of the inputs.
 ///
 /// # Errors
@@ -110,11 +133,20 @@ pub(crate) fn parse(
 ) -> Result<InferRequest, Fault> {
     let envelope: Envelope<'_> = serde_json::from_slice(json)
         .map_err(|error| invalid(format!("the body is no inference request: {error}")))?;
+    understand(envelope, binary, model, version)
+}
+
+fn understand(
+    envelope: Envelope<'_>,
+    binary: Bytes,
+    model: ModelName,
+    version: Option<ModelVersion>,
+) -> Result<InferRequest, Fault> {
     let sliced = binary.len();
-    let (inputs, payload) = tensors(envelope.inputs, binary)?;
+    let (inputs, payload) = tensors(envelope.inputs.0, binary)?;
     let made = payload.length().saturating_sub(sliced);
     let mut wants = Wants::default();
-    let outputs = outputs(envelope.outputs.unwrap_or_default(), &mut wants)?;
+    let outputs = outputs(envelope.outputs.unwrap_or_default().0, &mut wants)?;
     let mut parameters = parameters(envelope.parameters.unwrap_or_default())?;
     wants.binary = flag(&mut parameters, "binary_data_output")?;
     let timeout = whole(&mut parameters, "timeout")?.filter(|us| *us != 0).map(Duration::from_micros);
@@ -134,7 +166,7 @@ pub(crate) fn parse(
 
 fn tensors(inputs: Vec<Input<'_>>, mut binary: Bytes) -> Result<(Vec<TensorHeader>, PayloadBuilder), Fault> {
     if TENSORS_MAX < inputs.len() {
-        return Err(invalid(format!("{} inputs: at most {TENSORS_MAX} are allowed", inputs.len())));
+        return Err(invalid(format!("there are more than {TENSORS_MAX} inputs")));
     }
     let mut headers: Vec<TensorHeader> = Vec::with_capacity(inputs.len());
     let mut payload = PayloadBuilder::new();
@@ -160,7 +192,7 @@ fn tensors(inputs: Vec<Input<'_>>, mut binary: Bytes) -> Result<(Vec<TensorHeade
 fn tensor(input: Input<'_>, binary: &mut Bytes, before: usize) -> Result<(TensorHeader, Bytes), Fault> {
     let about = |text: String| invalid(format!("input {:?}: {text}", excerpt(&input.name)));
     let datatype: Datatype = input.datatype.parse().map_err(|error| about(format!("{error}")))?;
-    let shape = dims(&input.shape).map_err(about)?;
+    let shape = dims(&input.shape.0).map_err(about)?;
     let shape = Shape::new(shape).map_err(|error| about(error.to_string()))?;
     let parameters = input.parameters.unwrap_or_default();
     if parameters.shared_memory_region.is_some() {
@@ -199,7 +231,7 @@ fn tensor(input: Input<'_>, binary: &mut Bytes, before: usize) -> Result<(Tensor
 
 fn dims(shape: &[i64]) -> Result<Vec<u64>, String> {
     if RANK_MAX < shape.len() {
-        return Err(format!("a shape of {} dimensions: at most {RANK_MAX} are allowed", shape.len()));
+        return Err(format!("a shape of more than {RANK_MAX} dimensions"));
     }
     let dim = |dim: &i64| {
         u64::try_from(*dim)
@@ -219,7 +251,7 @@ fn check_name(name: &str) -> Result<(), Fault> {
 
 fn outputs(outputs: Vec<Output>, wants: &mut Wants) -> Result<Vec<String>, Fault> {
     if TENSORS_MAX < outputs.len() {
-        return Err(invalid(format!("{} outputs: at most {TENSORS_MAX} are allowed", outputs.len())));
+        return Err(invalid(format!("there are more than {TENSORS_MAX} outputs")));
     }
     let mut names: Vec<String> = Vec::with_capacity(outputs.len());
     for Output { name, parameters } in outputs {
@@ -244,9 +276,9 @@ fn outputs(outputs: Vec<Output>, wants: &mut Wants) -> Result<Vec<String>, Fault
     Ok(names)
 }
 
-fn parameters(raw: BTreeMap<String, &RawValue>) -> Result<Parameters, Fault> {
+fn parameters(Object(raw): Object<'_, PARAMETERS_MAX>) -> Result<Parameters, Fault> {
     if PARAMETERS_MAX < raw.len() {
-        return Err(invalid(format!("{} parameters: at most {PARAMETERS_MAX} are allowed", raw.len())));
+        return Err(invalid(format!("there are more than {PARAMETERS_MAX} parameters")));
     }
     let parameter = |(name, value): (String, &RawValue)| match serde_json::from_str::<Parameter>(value.get())
     {
@@ -320,6 +352,7 @@ mod tests {
     #[test]
     fn each_wrong_request_is_told_what_is_wrong() {
         let input = |rest: &str| format!(r#"{{"inputs":[{{"name":"a",{rest}}}]}}"#);
+        let many = |list: &str, entry: &str| format!(r#"{{"{list}":[{}]}}"#, vec![entry; 1_000].join(","));
         let wrong = [
             ("{".to_owned(), "EOF"),
             ("[]".to_owned(), "no inference request"),
@@ -330,7 +363,7 @@ mod tests {
             (input(r#""shape":[1.5],"datatype":"INT8","data":[1]"#), "floating point"),
             (input(r#""shape":[4611686018427387904,4],"datatype":"INT8","data":[1]"#), "more elements"),
             (input(r#""shape":[1152921504606846976],"datatype":"FP64","data":[1]"#), "more than 67108864"),
-            (input(r#""shape":[1,1,1,1,1,1,1,1,1],"datatype":"INT8","data":[1]"#), "9 dimensions"),
+            (input(r#""shape":[1,1,1,1,1,1,1,1,1],"datatype":"INT8","data":[1]"#), "more than 8 dimensions"),
             (input(r#""shape":[1],"datatype":"FLOAT","data":[1]"#), "unknown datatype"),
             (input(r#""shape":[1],"datatype":"FP32""#), "neither data nor"),
             (
@@ -348,6 +381,9 @@ mod tests {
                 "shared memory",
             ),
             (r#"{"inputs":[],"parameters":{"timeout":-1}}"#.to_owned(), "whole number"),
+            (r#"{"inputs":[],"parameters":{"x":1,"x":2}}"#.to_owned(), "twice"),
+            (many("inputs", r#"{"name":"a","shape":[],"datatype":"INT8"}"#), "more than 256 inputs"),
+            (many("inputs\":[],\"outputs", r#"{"name":"a"}"#), "more than 256 outputs"),
             (r#"{"inputs":[],"parameters":{"x":[1]}}"#.to_owned(), "use text, a number"),
             (r#"{"inputs":[],"parameters":{"binary_data_output":1}}"#.to_owned(), "true or false"),
             (r#"{"inputs":[],"outputs":[{"name":"x"},{"name":"x"}]}"#.to_owned(), "asked for twice"),

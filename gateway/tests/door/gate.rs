@@ -59,6 +59,11 @@ impl Gate {
         Caller::connect(self.address).await
     }
 
+    /// A caller that takes in little of what it does not read.
+    pub(crate) async fn lazy_caller(&self) -> Caller {
+        Caller::connect_lazily(self.address).await
+    }
+
     /// Waits until the server has ended, and gives how.
     pub(crate) async fn closed(mut self) -> Result<(), GatewayError> {
         timeout(PATIENCE, self.serving.join_next()).await.expect("the door closes").unwrap().unwrap()

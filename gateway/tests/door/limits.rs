@@ -54,6 +54,34 @@ async fn who_asks_too_much_waits_and_a_second_client_is_unaffected() {
 }
 
 #[tokio::test]
+async fn invented_keys_do_not_lift_the_limit_of_an_address() {
+    let gate = Gate::with(limited(5));
+    let mut caller = gate.caller().await;
+    let mut served = 0;
+    for i in 0..100 {
+        let reply = caller.post_with(ECHO, &[("X-Api-Key", &format!("invented {i}"))], REQUEST).await;
+        served += usize::from(reply.status == 200);
+        assert!([200, 429].contains(&reply.status), "{}", reply.text());
+    }
+    // Sixteen keys, the address's own burst, and what a slow machine may earn meanwhile.
+    assert!((21..=40).contains(&served), "{served}");
+    let known = caller.post_with(ECHO, &[("X-Api-Key", "invented 3")], REQUEST).await;
+    assert_eq!(known.status, 200);
+}
+
+#[tokio::test]
+async fn one_address_cannot_take_the_connections_of_all_others() {
+    let gate = Gate::with(GatewayConfig { connections_per_address_max: 2, ..config() });
+    let (mut first, mut second) = (gate.caller().await, gate.caller().await);
+    assert_eq!((first.get("/livez").await.status, second.get("/livez").await.status), (200, 200));
+    let reply = gate.caller().await.reply().await;
+    assert!(reply.error(503).contains("connections_per_address_max"));
+    drop(second);
+    // Other loopback addresses are other machines here, but not every system has more than one.
+    eventually("its place is free", async || gate.caller().await.get("/livez").await.status == 200).await;
+}
+
+#[tokio::test]
 async fn each_entry_of_a_batch_is_charged() {
     let gate = Gate::with(limited(3));
     let call = |id: usize| json!({"jsonrpc": "2.0", "method": "health", "id": id});
@@ -161,4 +189,31 @@ async fn tensors_made_out_of_json_count_like_bodies() {
     let mut caller = gate.caller().await;
     assert!(caller.post(ECHO, ask("FP64")).await.error(503).contains("as many bytes"));
     assert_eq!(caller.post(ECHO, ask("UINT8")).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_holds_its_room_until_it_is_gone() {
+    const BYTES: usize = 8 << 20;
+    let gate = Gate::with(GatewayConfig { body_bytes_max: 9 << 20, bodies_bytes_max: 40 << 20, ..config() });
+    // Each byte becomes "0," in the answer: sixteen megabytes, more than the sockets hold between the two.
+    let input = json!({"name": "x", "shape": [BYTES], "datatype": "UINT8", "parameters": {"binary_data_size": BYTES}});
+    let request = json!({"inputs": [input]});
+    let head = request.to_string();
+    let body = [head.as_bytes(), &vec![0; BYTES]].concat();
+    let length = head.len().to_string();
+    let headers = [("Inference-Header-Content-Length", length.as_str())];
+    let mut lazy = gate.lazy_caller().await;
+    lazy.send(ECHO, &headers, &body).await;
+    lazy.answer_begins().await;
+    eventually("its answer is in the way of others", async || {
+        let reply = gate.caller().await.post_with(ECHO, &headers, &body).await;
+        reply.status == 503 && reply.json()["executed"] == "yes"
+    })
+    .await;
+    assert_eq!(gate.caller().await.post(ECHO, REQUEST).await.status, 200);
+    assert_eq!(lazy.reply().await.status, 200);
+    eventually("there is room again", async || {
+        gate.caller().await.post_with(ECHO, &headers, &body).await.status == 200
+    })
+    .await;
 }

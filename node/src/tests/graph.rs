@@ -2,6 +2,7 @@
 
 /// ONNX's numbers of element types.
 pub(super) const FLOAT: u64 = 1;
+pub(super) const INT64: u64 = 7;
 pub(super) const STRING: u64 = 8;
 pub(super) const BFLOAT16: u64 = 16;
 

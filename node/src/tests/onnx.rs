@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{
     floor::{Floor, Request, config},
-    graph::{BFLOAT16, FLOAT, STRING, Type, one_node},
+    graph::{BFLOAT16, FLOAT, INT64, STRING, Type, one_node},
 };
 use crate::{
     Node, NodeConfig, NodeError,
@@ -242,6 +242,31 @@ async fn models_that_no_sample_shows_are_served_or_say_why_not() {
     assert!(reason("strange").contains("the engine refused the model"), "{}", reason("strange"));
     assert!(reason("upper").contains("localedef -i xx_XX -f UTF-8 xx_XX.UTF-8"), "{}", reason("upper"));
     assert!(reason("cut").starts_with("not an ONNX model"), "{}", reason("cut"));
+}
+
+#[tokio::test]
+async fn an_output_that_is_too_large_is_told_and_the_node_serves_on() {
+    let home = tempfile::tempdir().unwrap();
+    let zeros = one_node("ConstantOfShape", &Type::Row(INT64), &Type::Any(FLOAT), &[]);
+    fs::write(home.path().join("zeros.onnx"), zeros).unwrap();
+    let any = one_node("Identity", &Type::Any(FLOAT), &Type::Any(FLOAT), &[]);
+    fs::write(home.path().join("any.onnx"), any).unwrap();
+    let config = NodeConfig { library: library(), ..config(home.path(), 1, 9) };
+    let floor = Floor::around(|id| Node::start(config, id).unwrap());
+    floor.ready().await;
+    let zeros = |count: i64| {
+        Request::of("zeros").input("x", Datatype::Int64, &[1], count.to_le_bytes().to_vec()).output("y")
+    };
+    let fault = floor.send(zeros(20_000_000)).await.unwrap_err();
+    assert_eq!((fault.code, fault.executed), (FaultCode::LimitExceeded, Executed::Yes));
+    assert!(fault.message.contains("80000000 bytes"), "{fault}");
+    assert_eq!(floor.send(zeros(3)).await.unwrap().floats("y"), [0.0; 3]);
+
+    // No bytes at all, and yet a sum over the second dimension would be four terabytes.
+    let fault = floor.send(Request::of("any").floats("x", &[1 << 40, 0], &[])).await.unwrap_err();
+    assert_eq!((fault.code, fault.executed), (FaultCode::InvalidParams, Executed::No));
+    let nothing = floor.send(Request::of("any").floats("x", &[7, 0], &[])).await.unwrap();
+    assert_eq!(nothing.outputs["y"].shape.dims(), [7, 0]);
 }
 
 #[test]

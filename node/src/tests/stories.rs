@@ -117,6 +117,39 @@ async fn a_cancelled_call_is_not_run() {
 }
 
 #[tokio::test]
+async fn callers_that_went_away_keep_nobody_out_of_a_full_queue() {
+    let workshop = Workshop::with(&[("press.onnx", "hold"), ("weld.onnx", "hold")]);
+    let floor = floor(&workshop, 1, 3).await;
+    let second = async {
+        eventually("the first runs", || workshop.begun() == 2).await;
+        let mut gone = [Box::pin(floor.send(x("press"))), Box::pin(floor.send(x("weld")))];
+        let (kept, crowded) = (floor.send(x("press")), async {
+            let [press, weld] = &mut gone;
+            tokio::select! {
+                answer = press => panic!("{answer:?}"),
+                answer = weld => panic!("{answer:?}"),
+                () = eventually("a full queue", || floor.node.load().queued == 3) => {}
+            }
+            drop(gone);
+            // On the same stream, so behind the cancellations.
+            floor.ask::<ModelsResult>(method::MODELS_LIST).await.unwrap();
+            let (late, later, ()) = join!(floor.send(x("weld")), floor.send(x("press")), async {
+                eventually("their places", || floor.node.load().queued == 3).await;
+                assert_eq!(floor.send(x("weld")).await.unwrap_err().code, FaultCode::Busy);
+                workshop.release(9);
+            });
+            assert!(is_echo(&late.unwrap()) && is_echo(&later.unwrap()));
+        });
+        let (kept, ()) = join!(kept, crowded);
+        assert!(is_echo(&kept.unwrap()));
+    };
+    let (press, weld, ()) = join!(floor.send(x("press")), floor.send(x("weld")), second);
+    assert!(is_echo(&press.unwrap()) && is_echo(&weld.unwrap()));
+    assert!(floor.node.finished(Duration::from_secs(20)).await);
+    assert_eq!((workshop.begun(), floor.node.load().queued), (5, 0));
+}
+
+#[tokio::test]
 async fn a_panic_costs_one_call_and_the_session_is_replaced() {
     let workshop = Workshop::with(&[("press.onnx", "panic"), ("weld.onnx", "echo")]);
     let floor = floor(&workshop, 1, 9).await;
