@@ -83,7 +83,7 @@ pub(crate) struct SettingsArgs {
     /// The file with the settings [default: $LINESIDE_CONFIG, else /etc/lineside/lineside.toml if it is there]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// The data directory
+    /// The data directory [default: /var/lib/lineside for root, else ~/.local/share/lineside]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<String>,
 }

@@ -125,9 +125,22 @@ impl From<anyhow::Error> for Failure {
         {
             return Self::silent();
         }
-        let why = error.chain().skip(1).map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        let why = reasons(error.chain().skip(1));
         Self::new(Exit::Failure, &error, why, "")
     }
+}
+
+/// A chain of causes as one line. Many errors tell their cause themselves: it is not told twice.
+fn reasons<'a>(chain: impl Iterator<Item = &'a (dyn std::error::Error + 'static)>) -> String {
+    let mut line = String::new();
+    for cause in chain.map(ToString::to_string) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
 }
 
 /// Adds the exit code and the remedy to an error that says what and why itself.
@@ -138,7 +151,7 @@ pub(crate) trait OrFail<T> {
 
 impl<T, E: Into<anyhow::Error>> OrFail<T> for Result<T, E> {
     fn or_fail(self, exit: Exit, what: impl Display, remedy: impl Display) -> Result<T, Failure> {
-        self.map_err(|error| Failure::new(exit, what, format!("{:#}", error.into()), remedy))
+        self.map_err(|error| Failure::new(exit, what, reasons(error.into().chain()), remedy))
     }
 }
 
@@ -159,6 +172,13 @@ mod tests {
             Failure::from(error).text(),
             "error: cannot store the identity\n  why: writing: disk full\n"
         );
+    }
+
+    #[test]
+    fn a_cause_that_an_error_tells_itself_is_told_once() {
+        let told = Err::<(), _>(anyhow::anyhow!("disk full").context("cert.pem: disk full; free space"));
+        let failure = told.or_fail(Exit::Failure, "cannot start", "").unwrap_err();
+        assert_eq!(failure.text(), "error: cannot start\n  why: cert.pem: disk full; free space\n");
     }
 
     #[test]

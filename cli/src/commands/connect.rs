@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     net::{IpAddr, SocketAddr},
+    num::NonZeroU16,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -30,7 +31,7 @@ pub(crate) struct ConnectArgs {
     identity: Option<PathBuf>,
     /// A member to ask, HOST or HOST:PORT; may be given several times [default: the member that runs on this
     /// machine, and the seeds in the settings]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = with_port)]
     connect: Vec<String>,
 }
 
@@ -83,7 +84,7 @@ fn load_identity(directory: &Path) -> Result<Arc<Identity>, Failure> {
     });
     loaded.or_fail(
         Exit::Failure,
-        "there is no identity to call the cluster with",
+        format!("the identity in {} cannot be used to call the cluster", directory.display()),
         "name the member's --data-dir, or an identity of its own with --identity DIR; on the machine that made the \
          cluster: lineside certs issue --role client --name NAME --out DIR",
     )
@@ -109,10 +110,7 @@ fn check_role(identity: &Identity, method: &str) -> Result<(), Failure> {
 /// Whom to ask: those that are named, else the member that runs here and the seeds.
 fn addresses(named: &[String], config: &Config) -> Result<Addresses, Failure> {
     if !named.is_empty() {
-        return Ok(Addresses {
-            found: named.iter().map(|text| with_port(text)).collect(),
-            looked: Vec::new(),
-        });
+        return Ok(Addresses { found: named.to_vec(), looked: Vec::new() });
     }
     let file = config.data_dir().join(ADDRESS_FILE);
     let mut addresses = Addresses { found: Vec::new(), looked: Vec::new() };
@@ -150,18 +148,23 @@ fn running_member(file: &Path) -> Result<SocketAddr, String> {
 }
 
 /// An address as [`Client::connect`] takes it: without a port, the default one is meant.
-fn with_port(text: &str) -> String {
+fn with_port(text: &str) -> Result<String, String> {
     if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
-        return SocketAddr::new(ip, DEFAULT_PORT).to_string();
+        return Ok(SocketAddr::new(ip, DEFAULT_PORT).to_string());
     }
-    match text.contains(':') {
-        true => text.to_owned(),
-        false => format!("{text}:{DEFAULT_PORT}"),
+    let (host, port) = text.rsplit_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
+    match (host, port.map(str::parse::<NonZeroU16>)) {
+        ("", _) | (_, Some(Err(_))) => {
+            Err("write HOST or HOST:PORT with a port from 1 to 65535, for example 10.0.0.7:7443".to_owned())
+        }
+        (host, None) => Ok(format!("{host}:{DEFAULT_PORT}")),
+        (_, Some(Ok(_))) => Ok(text.to_owned()),
     }
 }
 
 fn not_connected(error: &ConnectError) -> Failure {
-    let remedy = "is a member running there, and UDP open between? `lineside members` on that machine tells";
+    let remedy = "start a member there, or name another one with --connect HOST:PORT; an identity of another cluster \
+                  is given with --identity DIR";
     match error {
         ConnectError::NoMember { .. } | ConnectError::Members { .. } => {
             Failure::new(Exit::Unreachable, "the cluster cannot be reached", error, remedy)
@@ -283,7 +286,9 @@ pub(crate) mod tests {
         let said = ["10.0.0.7", "10.0.0.7:9", "press", "press:9", "::1", "[::1]", "[::1]:9"].map(with_port);
         let meant =
             ["10.0.0.7:7443", "10.0.0.7:9", "press:7443", "press:9", "[::1]:7443", "[::1]:7443", "[::1]:9"];
-        assert_eq!(said, meant);
+        assert_eq!(said, meant.map(|address| Ok(address.to_owned())));
+        let wrong = ["", ":7443", "press:", "press:x", "press:0", "press:70000"];
+        assert!(wrong.iter().all(|text| with_port(text).is_err()));
     }
 
     #[test]
@@ -306,7 +311,7 @@ pub(crate) mod tests {
         let json = format!(r#"{{"pid":1,"node":"{node}","members":"127.0.0.1:7555"}}"#);
         fs::write(home.path().join(ADDRESS_FILE), json).unwrap();
         assert_eq!(addresses(&[], &config).unwrap().found, ["127.0.0.1:7555", "10.0.0.9:7443"]);
-        assert_eq!(addresses(&["press".to_owned()], &config).unwrap().found, ["press:7443"]);
+        assert_eq!(addresses(&["press:9".to_owned()], &config).unwrap().found, ["press:9"]);
     }
 
     #[test]

@@ -32,8 +32,9 @@ pub(crate) struct DemoArgs {
 
 /// Below the help text.
 const ENDS: &str = "\
-Starts three nodes and a gateway on this machine, sends them pictures and vibration rows by HTTP and by QUIC, kills a
+Starts three nodes and a gateway on this machine, sends them pictures and vibration rows by HTTP and by QUIC, kills a \
 node and starts it again. Without --exit they go on until ctrl-C, also with --json; all of them end with the demo.
+
 The report goes to stdout, progress to stderr. Exit code 1 if a request was lost or had a wrong answer.";
 
 /// Runs the demo.

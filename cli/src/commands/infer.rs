@@ -104,12 +104,11 @@ fn find<'a>(
             false => format!("it has {}", names.join(", ")),
         };
         let version = version.map(|version| format!(" version {version}")).unwrap_or_default();
-        Failure::new(
-            Exit::Failure,
-            format!("the cluster has no model {name}{version}"),
-            why,
-            "`lineside models` lists them",
-        )
+        let remedy = match names.is_empty() {
+            true => "put a model into the models directory of a node; `lineside status` tells whether there is a node",
+            false => "`lineside models` lists them",
+        };
+        Failure::new(Exit::Failure, format!("the cluster has no model {name}{version}"), why, remedy)
     })
 }
 

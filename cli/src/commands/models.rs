@@ -227,7 +227,12 @@ async fn ask(
             (Vec::new(), Some(text))
         }
         Err(AskError::Refused { fault, .. }) if fault.code == FaultCode::ModelNotFound => {
-            (Vec::new(), Some("it does not have this model".to_owned()))
+            let what = params.version.map_or_else(String::new, |version| format!(" version {version}"));
+            let text = format!(
+                "it has no {}{what}; to have it, put {}.onnx or {}/VERSION/model.onnx into its models directory",
+                params.model, params.model, params.model
+            );
+            (Vec::new(), Some(text))
         }
         Err(error) => (Vec::new(), Some(error.to_string())),
     };

@@ -113,6 +113,20 @@ impl Mistake {
         }
     }
 
+    /// Its line in the file; after all lines when it is not in a line.
+    pub(crate) fn line(&self) -> usize {
+        match self {
+            Self::Syntax { place, .. }
+            | Self::UnknownKey { place, .. }
+            | Self::NotAllowed { place, .. }
+            | Self::Conflict { place, .. } => match place {
+                Origin::File { line, .. } => *line,
+                Origin::Default | Origin::Environment { .. } | Origin::Flag { .. } => usize::MAX,
+            },
+            Self::Unreadable { .. } => 0,
+        }
+    }
+
     /// Whether the person at the keyboard made it just now.
     pub(crate) const fn is_of_a_flag(&self) -> bool {
         match self {

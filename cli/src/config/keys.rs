@@ -110,7 +110,7 @@ A longer queue turns refusals into waiting, and holds the waiting calls' tensors
     "The ONNX Runtime library. \"auto\" looks for it; `lineside runtime show` tells where."
     gateway.http: "an IP address with a port, for example \"0.0.0.0:8080\"";
     "Where HTTP is served (TCP). Use \"127.0.0.1:8080\" to serve this machine only."
-    gateway.shards: "a whole number from 1 to 256, or \"auto\"", if |shards| shards.is_none_or(|n| n.get() <= 256);
+    gateway.shards: "a whole number from 1 to 64, or \"auto\"", if |shards| shards.is_none_or(|n| n.get() <= 64);
     "Threads that serve HTTP, each with its own connections to the nodes. \"auto\" is one per core for
 `lineside gateway` and 1 for `lineside up`, whose cores belong to the models."
     gateway.body_bytes_max: "a size from 1KiB to 1GiB, for example \"64MiB\"", if |size: &Size| BODY_BYTES.contains(&size.0);
@@ -124,7 +124,8 @@ last, waiting and failover included. Keep it above the slowest model's p99."
     "Requests that are served at one time. Beyond, the answer is 503 at once."
     gateway.rate_per_second: "a whole number from 0 to 1000000; 0 does not limit", if |rate| *rate <= 1_000_000;
     "Requests per second that one client (its key, else its address) may send. Beyond, the answer is
-429 with the time to wait. 0 does not limit."
+429 with the time to wait. 0 does not limit. Keys are not checked: 16 of one address have a rate of
+their own, further ones share that of the address."
     gateway.burst: "a whole number from 1 to 1000000", if |burst| burst.get() <= 1_000_000;
     "Requests that one client may send at once before its rate counts."
     gateway.attempts_max: "a whole number from 1 to 16", if |attempts| attempts.get() <= 16;

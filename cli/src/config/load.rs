@@ -23,6 +23,9 @@ const FILE_VARIABLE: &str = "LINESIDE_CONFIG";
 /// What every variable of a setting begins with.
 const VARIABLE_PREFIX: &str = "LINESIDE__";
 
+/// What every variable of this program begins with.
+const VARIABLE_HEAD: &str = "LINESIDE_";
+
 /// Most edits between a wrong name and the one that is suggested, per three letters of the name.
 const EDITS_PER_THREE_LETTERS: usize = 1;
 
@@ -192,6 +195,10 @@ impl Loading {
     }
 
     fn environment(&mut self, variables: &[(String, String)]) {
+        for (variable, _) in variables.iter().filter(|(name, _)| is_nearly_a_setting(name)) {
+            let place = Origin::Environment { variable: variable.clone() };
+            self.unknown(place, &variable[VARIABLE_HEAD.len()..].to_lowercase());
+        }
         for (variable, value) in variables.iter().filter(|(name, _)| name.starts_with(VARIABLE_PREFIX)) {
             let path = variable[VARIABLE_PREFIX.len()..].to_lowercase().replace("__", ".");
             self.set(&path, &Raw::Text(value.clone()), Origin::Environment { variable: variable.clone() });
@@ -239,6 +246,8 @@ impl Loading {
                 remedy: "raise gateway.deadline_max or lower gateway.deadline",
             });
         }
+        // In the order of the file; what is of no file keeps its place behind.
+        self.mistakes.sort_by_key(Mistake::line);
         fail_on(self.mistakes)?;
         Ok(Loaded { config: self.config, origins: self.origins })
     }
@@ -259,10 +268,24 @@ fn suggest(path: &str) -> Option<&'static Key> {
         "" => strsim::damerau_levenshtein(name, key.name),
         _ => strsim::damerau_levenshtein(path, &key.path()),
     };
-    let elsewhere = KEYS.iter().find(|key| key.name == name);
+    // In the environment, one underscore too few.
+    let joined = path.replace('.', "_").replace("__", "_");
+    let elsewhere = KEYS
+        .iter()
+        .find(|key| key.name == name)
+        .or_else(|| KEYS.iter().find(|key| format!("{}_{}", key.section, key.name) == joined));
     let edits_max = (name.chars().count() * EDITS_PER_THREE_LETTERS).div_ceil(3).max(1);
     let nearest = || KEYS.iter().map(|key| (distance(key), key)).min_by_key(|(distance, _)| *distance);
     elsewhere.or_else(|| nearest().filter(|(distance, _)| *distance <= edits_max).map(|(_, key)| key))
+}
+
+/// Whether a variable is a setting written with one underscore where two belong: it would be ignored in silence.
+fn is_nearly_a_setting(variable: &str) -> bool {
+    let rest = variable.strip_prefix(VARIABLE_HEAD).filter(|rest| !rest.starts_with('_'));
+    rest.is_some_and(|rest| {
+        let section = rest.split('_').next().unwrap_or_default().to_lowercase();
+        section.len() < rest.len() && KEYS.iter().any(|key| key.section == section)
+    })
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

@@ -140,6 +140,9 @@ fn every_other_sample_loads() {
     let mut samples = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
         let text = std::fs::read_to_string(&path).unwrap();
         if let Err(error) = load_text(&path, &text) {
             panic!("{error:?}");
@@ -175,4 +178,44 @@ fn what_is_shown_can_be_loaded_again() {
     let json = show_json(&loaded);
     assert_eq!(json["gateway"]["burst"]["value"], 9);
     assert_eq!(json["gateway"]["burst"]["origin"]["line"], 2);
+}
+
+#[test]
+fn a_variable_with_one_underscore_is_told_in_the_place_of_being_ignored() {
+    let environment = ["LINESIDE_GATEWAY__DEADLINE", "LINESIDE_GATEWAY_DEADLINE", "LINESIDE_MEMBER_DATA_DIR"];
+    for variable in environment {
+        let environment = vec![(variable.to_owned(), "5s".to_owned())];
+        let error = load(&Sources { environment, ..Sources::default() }).unwrap_err();
+        let remedy = error.mistakes[0].remedy();
+        assert!(
+            remedy.contains("LINESIDE__GATEWAY__DEADLINE") || remedy.contains("LINESIDE__MEMBER__DATA_DIR"),
+            "{remedy}"
+        );
+    }
+    let others =
+        ["LINESIDE_CONFIG", "LINESIDE_CACHE", "LINESIDE_NODE"].map(|name| (name.to_owned(), "x".to_owned()));
+    assert!(load(&Sources { environment: others.into(), ..Sources::default() }).is_ok());
+}
+
+#[test]
+fn mistakes_come_in_the_order_of_the_file() {
+    let text = "[member]\nname = \"a b\"\n[gateway]\ndeadlin = \"5s\"\nburst = 0\n";
+    let error = load_text(Path::new("line.toml"), text).unwrap_err();
+    assert_eq!(error.mistakes.iter().map(Mistake::line).collect::<Vec<_>>(), [2, 4, 5]);
+}
+
+#[test]
+fn the_unit_for_systemd_starts_a_member_and_leaves_one_whose_settings_are_wrong() {
+    use clap::Parser as _;
+
+    use crate::exit::Exit;
+    let unit = in_repository("config/lineside.service");
+    let value = |key: &str| {
+        let line = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        line.unwrap_or_else(|| panic!("the unit has no {key}"))
+    };
+    let wrong = [Exit::Config, Exit::Usage].map(|exit| exit.number().to_string());
+    assert_eq!(value("RestartPreventExitStatus"), wrong.join(" "));
+    let command = value("ExecStart").split_whitespace();
+    assert!(crate::args::Cli::try_parse_from(command).is_ok());
 }

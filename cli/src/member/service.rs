@@ -1,12 +1,15 @@
 //! Who answers which method: the member itself, its node, or its door.
 //!
-//! | caller | infer, models.list, models.get | cluster.*, health |
-//! |---|---|---|
-//! | node, gateway | the node here, so that no call goes round in circles; without one the door | the member |
-//! | client, admin | the door, which finds the best node; without a door the node here | the same |
+//! | caller | infer, models.list, models.get | health | cluster.members, cluster.status |
+//! |---|---|---|---|
+//! | node, gateway | the node here; without one the door | the node here; without one the member | the member |
+//! | client, admin | the door; without one the node here | the same | the same, else the member |
 //!
-//! What changes or asks about this very process (`models.load`, `models.unload`, `member.state`, `ping`, `log`) is
-//! never forwarded.
+//! A member's call goes to the node here, so that no call goes round in circles. A door by itself may take it: it calls
+//! nodes only, and those answer or refuse.
+//!
+//! `ping`, `member.state`, `log` and `cluster.watch` are the member's for every caller; `models.load` and
+//! `models.unload` the node's. Neither is ever forwarded: a door by itself knows no such method.
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,16 +1,18 @@
 //! Starts a member: everything that can be wrong is found before the first peer hears of it.
 
 use std::{
+    io::ErrorKind,
+    os::unix::fs::MetadataExt as _,
     path::Path,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use lineside_certs::Identity;
+use lineside_certs::{Identity, disk};
 use lineside_client::{Balancer, Balancing, Budget, Pool};
 use lineside_discovery::{Discovery, DiscoveryConfig, MdnsConfig, Opened, Pace};
 use lineside_gateway::{DoorService, GatewayError, GatewayServer, Shared};
-use lineside_mesh::{Mesh, MeshConfig};
+use lineside_mesh::{BindError, Mesh, MeshConfig};
 use lineside_node::{Node, NodeConfig, runtime};
 use lineside_wire::{LoadReport, MemberState, Role};
 use tokio::{runtime::Handle, task::JoinSet, time::Instant};
@@ -74,11 +76,8 @@ pub(crate) fn start(config: &Config, roles: Roles, options: RunOptions) -> Resul
     let cell = DiscoveryCell::default();
     let presence = Arc::new(MemberPresence { own: Arc::clone(&own), discovery: Arc::clone(&cell) });
     let mesh_config = MeshConfig::listening(config.member.listen);
-    let mesh = Mesh::bind(mesh_config, Arc::clone(&identity), presence.clone(), service.clone()).or_fail(
-        Exit::Failure,
-        "cannot listen for members",
-        "choose another address with --listen",
-    )?;
+    let mesh = Mesh::bind(mesh_config, Arc::clone(&identity), presence.clone(), service.clone())
+        .map_err(|error| not_listening(&error))?;
     let shard = ShardParts { identity: Arc::clone(&identity), presence, service: Arc::clone(&service) };
     let door = if roles.gateway { Some(open_door(config, roles, shard)?) } else { None };
     let address = announced_address(config, &mesh);
@@ -97,23 +96,15 @@ pub(crate) fn start(config: &Config, roles: Roles, options: RunOptions) -> Resul
     let known = Known::new(view, door.as_ref().map(|door| Arc::clone(&door.balancer)));
     drop(service.known.set(Arc::clone(&known)));
 
-    let mut upkeep = JoinSet::new();
-    let views = discovery.view();
-    upkeep.spawn(async move {
-        known.follow(views).await;
-        "discovery"
-    });
-    upkeep.spawn(tell::own_changes(Arc::clone(&own), node.clone(), discovery.clone()));
+    let upkeep = keep_up(&own, &node, &discovery, &known);
     let closing = CancellationToken::new();
-    let mut open = JoinSet::new();
-    let leaving = door.as_ref().map(|door| Arc::clone(&door.shared));
-    if let Some(Door { shared, server, balancer, budget }) = door {
-        let pool = Pool::new(mesh.clone(), balancer, budget).with_attempts_max(config.gateway.attempts_max);
-        let known = service.known.get().map(Arc::clone).unwrap_or_else(|| unreachable!("it was set above"));
-        let service_of_door = DoorService::new(Arc::new(DoorCluster { pool, known }), shared);
-        drop(service.door.set(service_of_door));
-        open.spawn(server.serve(closing.clone()));
-    }
+    let shared = door.as_ref().map(|door| Arc::clone(&door.shared));
+    let door = door.map_or_else(JoinSet::new, |door| {
+        let pool = Pool::new(mesh.clone(), door.balancer, door.budget);
+        let pool = pool.with_attempts_max(config.gateway.attempts_max);
+        drop(service.door.set(DoorService::new(Arc::new(DoorCluster { pool, known }), door.shared)));
+        JoinSet::from_iter([door.server.serve(closing.clone())])
+    });
     let file = AddressFile {
         pid: std::process::id(),
         node: identity.node(),
@@ -126,19 +117,40 @@ pub(crate) fn start(config: &Config, roles: Roles, options: RunOptions) -> Resul
         "free space, or choose another --data-dir",
     )?;
     tell::up(&identity, made, &own.state(), &file, config, node.is_some());
-    Ok(Running {
-        own,
-        mesh,
-        discovery,
-        node,
-        service,
-        shared: leaving,
-        closing,
-        door: open,
-        upkeep,
-        dials,
-        home,
-    })
+    Ok(Running { own, mesh, discovery, node, service, shared, closing, door, upkeep, dials, home })
+}
+
+/// Begins what keeps the roster true to discovery, and discovery true to this process.
+fn keep_up(
+    own: &Arc<Own>,
+    node: &Option<Node>,
+    discovery: &Discovery,
+    known: &Arc<Known>,
+) -> JoinSet<&'static str> {
+    let mut upkeep = JoinSet::new();
+    let (known, views) = (Arc::clone(known), discovery.view());
+    upkeep.spawn(async move {
+        known.follow(views).await;
+        "discovery"
+    });
+    upkeep.spawn(tell::own_changes(Arc::clone(own), node.clone(), discovery.clone()));
+    upkeep
+}
+
+/// Why there is no socket for members, and which address would do.
+fn not_listening(error: &BindError) -> Failure {
+    let (why, remedy) = match error {
+        BindError::Listen { address, source } if source.kind() == ErrorKind::AddrNotAvailable => (
+            format!("{} is no address of this machine", address.ip()),
+            "name one of its own with --listen, or 0.0.0.0",
+        ),
+        BindError::Listen { address, source } if source.kind() == ErrorKind::AddrInUse => (
+            format!("{address} (UDP) is in use, probably by another member"),
+            "stop that one, or choose another port with --listen; port 0 takes a free one",
+        ),
+        _ => (error.to_string(), "choose another address with --listen"),
+    };
+    Failure::new(Exit::Failure, "cannot listen for members", why, remedy)
 }
 
 impl Running {
@@ -160,11 +172,15 @@ impl Running {
 }
 
 fn take(data: &Path) -> Result<InUse, Failure> {
-    let taken = InUse::take(data).or_fail(
-        Exit::Config,
-        format!("cannot use the data directory {}", data.display()),
-        "name a directory that this user may write with --data-dir",
-    )?;
+    let taken = InUse::take(data).map_err(|error| {
+        // A full disk is no mistake in the settings: a supervisor should try again.
+        let (exit, remedy) = match error.kind() {
+            ErrorKind::StorageFull => (Exit::Failure, "free space, or choose another --data-dir"),
+            _ => (Exit::Config, "name a directory that this user may write with --data-dir"),
+        };
+        Failure::new(exit, format!("cannot use the data directory {}", data.display()), error, remedy)
+    })?;
+    check_own(data)?;
     taken.ok_or_else(|| {
         Failure::new(
             Exit::Failure,
@@ -175,6 +191,21 @@ fn take(data: &Path) -> Result<InUse, Failure> {
     })
 }
 
+/// Whoever may write into the data directory can put another identity there.
+fn check_own(data: &Path) -> Result<(), Failure> {
+    let unsafe_to_use = format!("the data directory {} is not safe to use", data.display());
+    let me = rustix::process::geteuid().as_raw();
+    match std::fs::metadata(data).map(|metadata| metadata.uid()) {
+        Ok(owner) if owner != me => Err(Failure::new(
+            Exit::Config,
+            unsafe_to_use,
+            format!("it belongs to the user {owner}, and this process is the user {me}"),
+            format!("start this as its owner, or take it over: chown -R {me} {}", data.display()),
+        )),
+        Ok(_) | Err(_) => disk::check_directory(data).or_fail(Exit::Config, unsafe_to_use, ""),
+    }
+}
+
 /// The identity in the data directory; a new cluster's where there is none.
 fn identity(config: &Config, roles: Roles, options: RunOptions) -> Result<(Arc<Identity>, bool), Failure> {
     let (data, now) = (config.data_dir(), SystemTime::now());
@@ -182,7 +213,17 @@ fn identity(config: &Config, roles: Roles, options: RunOptions) -> Result<(Arc<I
     let unusable = format!("the identity in {} cannot be used", data.display());
     let (identity, made) = Identity::ensure(&data, &config.name(), role, !options.no_init, now)
         .and_then(|(identity, made)| identity.check_validity(now).map(|()| (identity, made)))
-        .or_fail(Exit::Config, &unusable, "")?;
+        .map_err(|error| {
+            let error = anyhow::Error::from(error);
+            let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+            // As above: to be tried again.
+            match io.is_some_and(|io| io.kind() == ErrorKind::StorageFull) {
+                true => {
+                    Failure::new(Exit::Failure, &unusable, error, "free space, or choose another --data-dir")
+                }
+                false => Failure::new(Exit::Config, &unusable, error, ""),
+            }
+        })?;
     let fits = match identity.role() {
         Role::Node => true,
         Role::Gateway => !roles.node,
@@ -209,7 +250,13 @@ fn open_discovery(config: &Config, identity: &Identity) -> Result<Opened, Failur
         mdns: config.member.mdns.then_some(mdns),
         state_dir: config.data_dir().join(STATE_DIRECTORY),
     };
-    Discovery::open(discovery).or_fail(Exit::Config, "cannot count this start", "")
+    let remedy = "free space, and look whether the files in it belong to this user";
+    let state = config.data_dir().join(STATE_DIRECTORY);
+    Discovery::open(discovery).or_fail(
+        Exit::Failure,
+        format!("cannot count this start in {}", state.display()),
+        remedy,
+    )
 }
 
 /// What is known before the first socket is open.
@@ -303,4 +350,32 @@ fn open_door(
         "choose another address with --http",
     )?;
     Ok(Door { shared, server, balancer, budget })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_others_may_write_is_refused_with_the_command_that_mends_it() {
+        let home = tempfile::tempdir().expect("a directory");
+        assert!(check_own(home.path()).is_ok());
+        let everybody = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(home.path(), everybody).expect("its owner may");
+        let refused = check_own(home.path()).expect_err("everybody may write");
+        assert_eq!(refused.exit, Exit::Config);
+        assert!(refused.text().contains("chmod 700"), "{}", refused.text());
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_had_names_what_to_do() {
+        let address = ([10, 9, 9, 9], 7443).into();
+        let told =
+            |kind: ErrorKind| not_listening(&BindError::Listen { address, source: kind.into() }).text();
+        assert!(told(ErrorKind::AddrNotAvailable).contains("no address of this machine"));
+        assert!(told(ErrorKind::AddrInUse).contains("another member"));
+        assert!(told(ErrorKind::PermissionDenied).contains("cannot listen on 10.9.9.9:7443"));
+    }
 }

@@ -83,6 +83,12 @@ pub(crate) fn up(
         made_cluster = made,
         "up"
     );
+    if made {
+        tracing::warn!(
+            "no identity was here, so a new cluster was made: a machine of another cluster needs an identity from it \
+             (`lineside certs issue` there), in an empty data directory"
+        );
+    }
     if !std::io::stderr().is_terminal() {
         return;
     }

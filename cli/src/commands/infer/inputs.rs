@@ -141,6 +141,14 @@ fn raw(bytes: Vec<u8>, shape: Option<&[u64]>, spec: &TensorSpec) -> Result<Tenso
     let (bytes, count) = match spec.datatype.width() {
         None => (bytes_tensor([&bytes[..]]).map_err(|error| error.to_string())?, 1),
         Some(width) => {
+            if !bytes.len().is_multiple_of(width) {
+                return Err(format!(
+                    "{} bytes are no whole number of {} ({width} bytes each); a file is read as JSON if its name ends \
+                     in .json",
+                    bytes.len(),
+                    spec.datatype
+                ));
+            }
             let count = (bytes.len() / width) as u64;
             (bytes, count)
         }
