@@ -21,7 +21,7 @@ test:
 
 # Machines of their own: network namespaces on one bridge. Needs root and iproute2.
 netns:
-    cargo build -p lineside
+    cargo test --workspace --no-run --quiet
     tests/netns/run
 
 # The fuzz targets, a minute each. Needs cargo-fuzz and a nightly toolchain.

@@ -1,62 +1,8 @@
 //! A peer that may serve a call, as discovery or the member list tells of it.
 
-use std::{fmt, net::SocketAddr, str::FromStr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
-use lineside_wire::{LoadReport, ModelName, ModelState, ModelVersion, NodeId};
-
-/// What the cluster thinks of a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Standing {
-    /// Answers.
-    Alive,
-    /// Did not answer lately; may still live.
-    Suspect,
-    /// Counted as dead.
-    Down,
-    /// Said goodbye.
-    Left,
-}
-
-impl Standing {
-    /// The name in member lists.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Alive => "alive",
-            Self::Suspect => "suspect",
-            Self::Down => "down",
-            Self::Left => "left",
-        }
-    }
-
-    /// Whether calls may go there.
-    #[must_use]
-    pub const fn is_present(self) -> bool {
-        matches!(self, Self::Alive | Self::Suspect)
-    }
-}
-
-impl fmt::Display for Standing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// A text that is no standing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no member can be {0:?}: alive, suspect, down and left are all there is")]
-pub struct InvalidStanding(String);
-
-impl FromStr for Standing {
-    type Err = InvalidStanding;
-
-    fn from_str(text: &str) -> Result<Self, InvalidStanding> {
-        [Self::Alive, Self::Suspect, Self::Down, Self::Left]
-            .into_iter()
-            .find(|standing| standing.as_str() == text)
-            .ok_or_else(|| InvalidStanding(text.chars().take(32).collect()))
-    }
-}
+use lineside_wire::{LoadReport, ModelName, ModelState, ModelVersion, NodeId, Standing};
 
 /// One version of a model on a candidate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,18 +92,5 @@ impl Candidate {
     /// Whether it takes new work at all.
     pub(crate) const fn is_open(&self) -> bool {
         self.standing.is_present() && !self.draining
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_standing_has_one_spelling() {
-        for standing in [Standing::Alive, Standing::Suspect, Standing::Down, Standing::Left] {
-            assert_eq!(standing.to_string().parse(), Ok(standing));
-        }
-        assert!("Alive".parse::<Standing>().is_err() && "".parse::<Standing>().is_err());
     }
 }

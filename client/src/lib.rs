@@ -59,7 +59,7 @@ pub use answer::{Answer, AnswerError, Output};
 pub use balancer::{Balancer, Balancing, Lease, NoLease, Outcome, PeerStatistics};
 pub use budget::Budget;
 pub use call::{CallError, InferCall, InferReply};
-pub use candidate::{Candidate, InvalidStanding, Served, Serves, Standing, Wanted};
+pub use candidate::{Candidate, Served, Serves, Wanted};
 pub use client::{Client, ConnectError};
 pub use element::Element;
 pub use identity::IntoIdentity;
@@ -67,3 +67,5 @@ pub use pool::{AskError, Pool};
 pub use request::{InferRequest, ParameterValue};
 pub use roster::Roster;
 pub use transport::Transport;
+
+pub use lineside_wire::Standing;

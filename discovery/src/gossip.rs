@@ -22,7 +22,7 @@ use std::{
 
 use bytes::Bytes;
 use foca::{AccumulatingRuntime, Foca, OwnedNotification, State, Timer};
-use lineside_wire::{ClusterId, MemberState, NodeId};
+use lineside_wire::{ClusterId, MemberState, NodeId, Standing};
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::time::Instant;
 
@@ -37,7 +37,7 @@ use crate::{
     summary::{MemberSummary, Summaries, SummaryHandler, models_digest},
     targets::Targets,
     timers::Timers,
-    view::{Change, ClusterView, Life, Roster, Standing},
+    view::{Change, ClusterView, Life, Roster},
 };
 
 /// Changes of load and of last evidence wait for each other this long before a new view goes out.
@@ -220,7 +220,7 @@ impl Gossip {
 
     /// Whether this member takes part, as far as we know.
     pub(crate) fn is_active(&self, node: NodeId) -> bool {
-        self.roster.get(node).is_some_and(|member| member.standing.is_active())
+        self.roster.get(node).is_some_and(|member| member.standing.is_present())
     }
 
     pub(crate) fn counters(&self) -> &GossipCounters {
@@ -414,7 +414,7 @@ impl Gossip {
                 State::Down => Life::Down,
             };
             listed.insert(identity.node);
-            let was_active = self.roster.get(identity.node).is_some_and(|row| row.standing.is_active());
+            let was_active = self.roster.get(identity.node).is_some_and(|row| row.standing.is_present());
             let change = self.roster.set_life(identity, life, summaries.of(identity.node), now);
             self.change = self.change.max(change);
             if was_active && life == Life::Down {

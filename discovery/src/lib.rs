@@ -96,7 +96,9 @@ pub use discovery::{Discovery, DiscoveryConfig, Opened};
 pub use error::DiscoveryError;
 pub use mdns::MdnsConfig;
 pub use summary::models_digest;
-pub use view::{ClusterView, Member, Standing};
+pub use view::{ClusterView, Member};
+
+pub use lineside_wire::Standing;
 
 /// Most members of one cluster, dead ones of the last day included.
 pub const MEMBERS_MAX: usize = 256;

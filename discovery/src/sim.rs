@@ -8,7 +8,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use lineside_wire::{ClusterId, LoadReport, MemberState, ModelInfo, ModelState, ModelVersion, NodeId, Role};
+use lineside_wire::{
+    ClusterId, LoadReport, MemberState, ModelInfo, ModelState, ModelVersion, NodeId, Role, Standing,
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::Instant;
 
@@ -16,7 +18,7 @@ use crate::{
     Pace,
     gossip::{Gossip, Input, Output},
     timers::Timers,
-    view::{ClusterView, Standing},
+    view::ClusterView,
 };
 
 pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([0xc1; 16]);

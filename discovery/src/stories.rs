@@ -7,13 +7,12 @@ use foca::{Header, Member, Message, State};
 use lineside_wire::{LoadReport, NodeId};
 
 use crate::{
-    MEMBERS_MAX, Pace,
+    MEMBERS_MAX, Pace, Standing,
     codec::{Codec, Packet},
     gossip::Input,
     identity::{ClusterTag, Identity},
     sim::{CLUSTER, Floor, Machine, model, node, state_of},
     summary::MemberSummary,
-    view::Standing,
 };
 
 const SEEDS: std::ops::Range<u64> = 0..8;

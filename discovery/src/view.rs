@@ -5,48 +5,13 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
-use lineside_wire::{ClusterId, LoadReport, MemberState, NodeId};
+use lineside_wire::{ClusterId, LoadReport, MemberState, NodeId, Standing};
 use tokio::time::Instant;
 
 use crate::{
     identity::Identity,
     summary::{MemberSummary, models_digest},
 };
-
-/// What gossip says of a member's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Standing {
-    /// Answers.
-    Alive,
-    /// Did not answer somebody; counts as alive until it had time to object.
-    Suspect,
-    /// Is gone without a word.
-    Down,
-    /// Said goodbye.
-    Left,
-}
-
-impl Standing {
-    /// The name in member lists.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Alive => "alive",
-            Self::Suspect => "suspect",
-            Self::Down => "down",
-            Self::Left => "left",
-        }
-    }
-
-    /// Whether the member takes part in the cluster.
-    #[must_use]
-    pub const fn is_active(self) -> bool {
-        match self {
-            Self::Alive | Self::Suspect => true,
-            Self::Down | Self::Left => false,
-        }
-    }
-}
 
 /// One member as this process sees it.
 #[derive(Clone, Debug)]
@@ -75,7 +40,7 @@ impl Member {
     /// A caller's own evidence about the member comes on top.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        self.standing.is_active() && self.state.is_some() && !self.draining
+        self.standing.is_present() && self.state.is_some() && !self.draining
     }
 }
 
@@ -99,7 +64,7 @@ impl ClusterView {
 
     /// The members that take part now, this one included.
     pub fn active(&self) -> impl Iterator<Item = &Arc<Member>> {
-        self.members.values().filter(|member| member.standing.is_active())
+        self.members.values().filter(|member| member.standing.is_present())
     }
 }
 
@@ -255,7 +220,7 @@ impl Roster {
     /// Whether the member must be asked for its state: none is known, or its summary tells of another.
     pub(crate) fn lacks_state(&self, node: NodeId, summary: Option<&MemberSummary>) -> bool {
         let Some(row) = self.get(node) else { return false };
-        if !row.standing.is_active() {
+        if !row.standing.is_present() {
             return false;
         }
         let Some(state) = &row.state else { return true };

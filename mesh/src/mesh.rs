@@ -366,7 +366,12 @@ impl Inner {
     fn lost(&self, peer: &Arc<Peer>) {
         if self.table.remove(peer) {
             let reason = peer.connection.close_reason().map(|reason| reason.to_string()).unwrap_or_default();
-            info!(node = %peer.identity.node, remote = %peer.remote, reason, "peer disconnected");
+            let (node, remote) = (peer.identity.node, peer.remote);
+            match peer.is_member() {
+                true => info!(%node, %remote, reason, "peer disconnected"),
+                // Programs and commands come and go as they please.
+                false => debug!(%node, %remote, reason, "client disconnected"),
+            }
             self.around.presence.lost(peer.identity.node);
         }
     }

@@ -19,6 +19,7 @@ mod ids;
 mod message;
 mod payload;
 mod split;
+mod standing;
 mod strict;
 mod tensor;
 
@@ -35,5 +36,6 @@ pub use message::{
 };
 pub use payload::{AlignedBuffer, PayloadBuilder, TENSOR_ALIGN, aligned_len};
 pub use split::{TENSORS_MAX, Tensor, join_tensors, split_tensors};
+pub use standing::{InvalidStanding, Standing};
 pub use strict::{DEPTH_MAX, InvalidDocument, MAP_ENTRIES_MAX};
 pub use tensor::{Datatype, InvalidTensor, RANK_MAX, Shape, bytes_elements, bytes_tensor};

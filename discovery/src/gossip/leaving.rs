@@ -5,7 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Gossip;
-use crate::view::{Change, Standing};
+use lineside_wire::Standing;
+
+use crate::view::Change;
 
 /// From the goodbye to going: a round of gossip, and time for the ones who heard it to pass it on.
 const GOODBYE: Duration = Duration::from_millis(300);

@@ -129,7 +129,7 @@ impl Gossip {
 
     /// Notes it when a member that lives is heard with another life than the known one, but no later one.
     fn note_double(&mut self, src: &Identity, now: Instant) {
-        let Some(row) = self.roster.get(src.node).filter(|row| row.standing.is_active()) else { return };
+        let Some(row) = self.roster.get(src.node).filter(|row| row.standing.is_present()) else { return };
         let (known, other) = (row.address, src.address);
         if src.epoch <= row.epoch && known != other && self.doubles.heard(src.node, now) {
             self.outputs.push_back(Output::Double { node: src.node, known, other });
