@@ -109,7 +109,7 @@ impl FrameReader {
     }
 
     /// Advances through the stages as far as the buffered bytes go.
-    fn take(&mut self) -> Result<Option<Frame>, FrameError> {
+    pub(crate) fn take(&mut self) -> Result<Option<Frame>, FrameError> {
         loop {
             match std::mem::replace(&mut self.stage, Stage::Head) {
                 Stage::Head => {

@@ -27,7 +27,7 @@ use crate::{
     call::not_allowed,
     config::ANSWERS_MAX,
     error::CloseCode,
-    frames::{Frame, FrameReader, write_frames},
+    frames::{Frame, FrameError, FrameReader, write_frames},
     greeting,
     service::Outgoing,
 };
@@ -42,6 +42,9 @@ const UNWRITTEN_BYTES_MAX: usize = 128 << 20;
 /// Calls of one stream that the service may have left to be run. Requests have their own, smaller bound; what is above
 /// it are notifications, which nobody answers: the stream is not read on until some have ended.
 const LATER_MAX: usize = 2 * ANSWERS_MAX;
+
+/// Calls that are taken together before their answers are written: as many as are written together.
+const FRAMES_TOGETHER_MAX: usize = WRITE_TOGETHER_MAX;
 
 /// What every stream of one connection shares.
 pub(crate) struct Serving {
@@ -101,9 +104,8 @@ impl Stream {
         tokio::pin!(stopped);
         while !(finished && self.calls.open.0.is_empty()) {
             tokio::select! {
-                frame = self.reader.next(), if !finished && self.later.len() < LATER_MAX => match frame {
-                    Ok(Some(frame)) => self.later.extend(self.calls.frame(&frame)),
-                    Ok(None) => finished = true,
+                frame = self.reader.next(), if !finished && self.later.len() < LATER_MAX => match self.take(frame) {
+                    Ok(goes_on) => finished = !goes_on,
                     Err(error) => {
                         debug!(%error, "stream ended early");
                         drop(self.send.reset(VarInt::from(CloseCode::ProtocolError)));
@@ -121,6 +123,21 @@ impl Stream {
         }
         drop(self.send.finish());
         while self.later.next().await.is_some() {}
+    }
+
+    /// Serves a frame, and those that came with it: calls that arrive together are answered together. Says whether the
+    /// stream goes on.
+    fn take(&mut self, first: Result<Option<Frame>, FrameError>) -> Result<bool, FrameError> {
+        let Some(frame) = first? else { return Ok(false) };
+        self.later.extend(self.calls.frame(&frame));
+        for _ in 1..FRAMES_TOGETHER_MAX {
+            if LATER_MAX <= self.later.len() {
+                break;
+            }
+            let Some(frame) = self.reader.take()? else { break };
+            self.later.extend(self.calls.frame(&frame));
+        }
+        Ok(true)
     }
 
     /// Writes answers and refusals; false when the stream is gone.
