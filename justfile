@@ -26,7 +26,7 @@ netns:
 
 # The fuzz targets, a minute each. Needs cargo-fuzz and a nightly toolchain.
 fuzz seconds="60":
-    cd fuzz && for target in frame message; do mkdir -p corpus/$target && cargo +nightly fuzz run $target corpus/$target seeds/$target -- -max_total_time={{seconds}} || exit 1; done
+    cd fuzz && for target in frame message token identity enrolment; do mkdir -p corpus/$target && cargo +nightly fuzz run $target corpus/$target seeds/$target -- -max_total_time={{seconds}} || exit 1; done
 
 # Remakes the sample models and checks them; needs a Python with models/requirements.txt installed.
 models:

@@ -1,11 +1,14 @@
 //! Files that are written whole or not at all, and kept from other users' eyes.
 //!
+//! A directory of secrets is its owner's alone: not even who is a member, and since when, is for others to
+//! list.
+//!
 //! Directories above the one that is asked about are not looked at: who can rename those is root's business.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -19,15 +22,16 @@ pub const PUBLIC_MODE: u32 = 0o644;
 /// The file has `mode` (permission bits, whatever the umask) before it has content.
 ///
 /// # Errors
-/// The directory cannot be written, or the disk is full; the old content is then still there. Nothing is left behind
-/// but, after a power cut at worst, a file whose name ends in `.tmp`.
+/// The directory cannot be written, or the disk is full; the old content is then still there. Nothing is left
+/// behind but, after a power cut at worst, a file whose name ends in `.tmp`.
 pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let temporary = Temporary::write(path, bytes, mode)?;
     fs::rename(&temporary.0, path)?;
     sync_directory(parent(path))
 }
 
-/// As [`write_whole`], for a file that is not there yet: of two that write it at once, one wins and one is told.
+/// As [`write_whole`], for a file that is not there yet: of two that write it at once, one wins and one is
+/// told.
 ///
 /// # Errors
 /// As [`write_whole`], and `AlreadyExists` when something is there; it is then untouched.
@@ -81,9 +85,9 @@ pub enum Unsafe {
         /// Its permission bits.
         mode: u32,
     },
-    /// Others can replace what is in a directory of secrets.
-    #[error("{path} can be changed by others (mode {mode:03o}); run: chmod 700 {path}", path = .path.display())]
-    DirectoryWritable {
+    /// Others can look into a directory of secrets, or replace what is in it.
+    #[error("{path} is open to others (mode {mode:03o}); run: chmod 700 {path}", path = .path.display())]
+    DirectoryOpen {
         /// The directory.
         path: PathBuf,
         /// Its permission bits.
@@ -110,15 +114,42 @@ pub fn check_secret(path: &Path) -> Result<(), Unsafe> {
     }
 }
 
-/// Checks that only the owner can change what is in a directory.
+/// Checks that only the owner can enter a directory.
 ///
 /// # Errors
 /// As [`check_secret`].
 pub fn check_directory(path: &Path) -> Result<(), Unsafe> {
     match mode(path)? {
-        mode if mode & 0o022 != 0 => Err(Unsafe::DirectoryWritable { path: path.to_owned(), mode }),
+        mode if mode & 0o077 != 0 => Err(Unsafe::DirectoryOpen { path: path.to_owned(), mode }),
         _ => Ok(()),
     }
+}
+
+/// Closes a directory to others, as `mkdir` and package managers leave one open, if it is this user's and
+/// there is nothing in it yet that they could have put there or read. True when it did.
+///
+/// # Errors
+/// That cannot be told or done; a directory that is not there is no error.
+pub fn tighten_if_empty(path: &Path) -> io::Result<bool> {
+    let metadata = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        metadata => metadata?,
+    };
+    let mine = metadata.uid() == rustix::process::geteuid().as_raw();
+    if !metadata.is_dir() || !mine || metadata.permissions().mode() & 0o077 == 0 || !is_empty(path)? {
+        return Ok(false);
+    }
+    fs::set_permissions(path, Permissions::from_mode(0o700))?;
+    if is_empty(path)? {
+        return Ok(true);
+    }
+    // Somebody was faster: what they put there is as it was found, to be refused.
+    fs::set_permissions(path, metadata.permissions())?;
+    Ok(false)
+}
+
+fn is_empty(path: &Path) -> io::Result<bool> {
+    Ok(fs::read_dir(path)?.next().is_none())
 }
 
 fn mode(path: &Path) -> Result<u32, Unsafe> {
@@ -133,7 +164,7 @@ fn parent(path: &Path) -> &Path {
 }
 
 /// Makes sure that the names in a directory outlive a power cut.
-fn sync_directory(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
@@ -240,9 +271,32 @@ mod tests {
             let text = check_secret(&path).unwrap_err().to_string();
             assert!(text.contains("chmod 600") && text.contains("key"), "{text}");
         }
-        for (shared, refused) in [(0o770, true), (0o702, true), (0o755, false), (0o700, false)] {
-            fs::set_permissions(directory.path(), Permissions::from_mode(shared)).unwrap();
-            assert_eq!(check_directory(directory.path()).is_err(), refused, "{shared:o}");
+        for open in [0o770, 0o702, 0o755, 0o750, 0o701, 0o710] {
+            fs::set_permissions(directory.path(), Permissions::from_mode(open)).unwrap();
+            let text = check_directory(directory.path()).unwrap_err().to_string();
+            assert!(text.contains("chmod 700") && text.contains(&format!("{open:o}")), "{text}");
         }
+        for closed in [0o700, 0o500] {
+            fs::set_permissions(directory.path(), Permissions::from_mode(closed)).unwrap();
+            check_directory(directory.path()).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_empty_directory_of_our_own_is_closed_and_a_full_one_is_not_touched() {
+        let home = tempfile::tempdir().unwrap();
+        let data = home.path().join("data");
+        assert!(!tighten_if_empty(&data).unwrap(), "there is none");
+        fs::create_dir(&data).unwrap();
+        fs::set_permissions(&data, Permissions::from_mode(0o755)).unwrap();
+        assert!(tighten_if_empty(&data).unwrap());
+        assert_eq!(mode(&data).unwrap(), 0o700);
+        assert!(!tighten_if_empty(&data).unwrap(), "nothing was to be done");
+
+        fs::write(data.join("put here by others"), b"").unwrap();
+        fs::set_permissions(&data, Permissions::from_mode(0o755)).unwrap();
+        assert!(!tighten_if_empty(&data).unwrap());
+        assert_eq!(mode(&data).unwrap(), 0o755);
+        assert!(!tighten_if_empty(&data.join("put here by others")).unwrap(), "a file");
     }
 }

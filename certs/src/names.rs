@@ -48,6 +48,20 @@ pub(crate) fn parse_cluster_uri(uri: &str) -> Option<ClusterId> {
     uri.strip_prefix("spiffe://")?.parse().ok()
 }
 
+/// The common name of an authority: `<cluster> CA g1`.
+pub(crate) fn authority_name(cluster_name: &str, generation: u32) -> String {
+    // X.509 has room for 64 characters in a common name.
+    let ending = format!(" CA g{generation}");
+    let shown: String = cluster_name.chars().take(64 - ending.len()).collect();
+    shown + &ending
+}
+
+/// The generation in an authority's common name.
+pub(crate) fn generation_of(authority_name: &str) -> Option<u32> {
+    let (_, number) = authority_name.rsplit_once(" CA g")?;
+    number.parse().ok().filter(|generation: &u32| *generation != 0 && generation.to_string() == number)
+}
+
 /// The DNS name under which all members of a cluster lie. Its authority can sign for no other.
 pub(crate) fn cluster_domain(cluster: ClusterId) -> String {
     format!("{cluster}.lineside.internal")
@@ -64,6 +78,17 @@ mod tests {
     fn every_role_can_be_read_from_its_name() {
         for role in Role::ALL {
             assert_eq!(parse_member_uri(&member_uri(CLUSTER, role, NODE)), Ok((CLUSTER, role, NODE)));
+        }
+    }
+
+    #[test]
+    fn an_authoritys_name_tells_its_generation_however_long_it_is() {
+        for name in ["plant 2", &"x".repeat(64), "a CA g7"] {
+            for generation in [1, 2, 10, u32::MAX] {
+                let full = authority_name(name, generation);
+                assert!(full.len() <= 64, "{full}");
+                assert_eq!(generation_of(&full), Some(generation), "{full}");
+            }
         }
     }
 

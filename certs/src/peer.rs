@@ -6,7 +6,7 @@ use lineside_wire::{ClusterId, NodeId, Role};
 use rustls_pki_types::CertificateDer;
 
 use crate::{
-    names::parse_member_uri,
+    names::{generation_of, parse_member_uri},
     x509::{Facts, since_1970},
 };
 
@@ -23,6 +23,10 @@ pub struct PeerIdentity {
     pub name: String,
     /// When its certificate ends.
     pub not_after: SystemTime,
+    /// Its certificate's serial number, lower-case hexadecimal.
+    pub serial: String,
+    /// Generation of the authority that signed it, as the issuer's name says; 0 when that says none.
+    pub generation: u32,
 }
 
 /// Why a certificate names no member.
@@ -42,7 +46,8 @@ pub enum PeerIdentityError {
     NotAMember(String),
 }
 
-/// Reads who the holder of a chain's leaf is. Says nothing about who signed it: the handshake has checked that.
+/// Reads who the holder of a chain's leaf is. Says nothing about who signed it: the handshake has checked
+/// that.
 ///
 /// # Errors
 /// The certificate names no member.
@@ -55,12 +60,14 @@ pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<PeerIdentity, PeerI
 pub(crate) fn holder(facts: &Facts) -> Result<PeerIdentity, PeerIdentityError> {
     let (cluster, role, node) = parse_member_uri(facts.only_uri()?)?;
     let not_after = since_1970(facts.not_after);
-    Ok(PeerIdentity { cluster, node, role, name: facts.subject.clone(), not_after })
+    let generation = generation_of(&facts.issuer).unwrap_or(0);
+    let (name, serial) = (facts.subject.clone(), facts.serial.clone());
+    Ok(PeerIdentity { cluster, node, role, name, not_after, serial, generation })
 }
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, KeyPair, SanType};
+    use rcgen::{CertificateParams, DnType, Issuer, KeyPair, SanType, SerialNumber};
 
     use super::*;
 
@@ -77,6 +84,28 @@ mod tests {
     fn one_member_name_makes_a_member() {
         let seen = peer_identity(&[certificate(&[URI])]).unwrap();
         assert_eq!((seen.role, seen.node), (Role::Node, NodeId::from_bytes([0xde; 16])));
+    }
+
+    #[test]
+    fn a_member_has_a_serial_number_and_the_generation_that_its_issuers_name_says() {
+        let key = KeyPair::generate().unwrap();
+        let issued_by = |issuer: &str| {
+            let mut office = CertificateParams::default();
+            office.distinguished_name.push(DnType::CommonName, issuer);
+            let office = Issuer::new(office, KeyPair::generate().unwrap());
+            let mut params = CertificateParams::default();
+            params.subject_alt_names = vec![SanType::URI(URI.try_into().unwrap())];
+            params.serial_number = Some(SerialNumber::from_slice(&[0x0a, 0xbc]));
+            peer_identity(&[params.signed_by(&key, &office).unwrap().into()]).unwrap()
+        };
+        let seen = issued_by("plant CA g12");
+        assert_eq!((seen.serial.as_str(), seen.generation), ("0abc", 12));
+        for other in
+            ["plant", "plant CA g", "plant CA g0", "plant CA g01", "plant CA g-1", "plant CA g4294967296"]
+        {
+            assert_eq!(issued_by(other).generation, 0, "{other}");
+        }
+        assert_eq!(issued_by("CA g1 CA g2").generation, 2);
     }
 
     #[test]

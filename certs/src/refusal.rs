@@ -4,27 +4,40 @@
 ///
 /// With TLS 1.3 the dialling side is connected before the other has looked at its certificate, so a refusal
 /// arrives late, as an alert on what seemed a working connection. Either side can be the one that refused: the
-/// sentences hold for both.
+/// sentences hold for both, and whoever tells them says which it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Alerts 48 and 51.
     #[error(
-        "the two sides belong to different clusters: one certificate was not signed by the other's authority; \
-         use an identity that was issued by this cluster (`lineside certs issue`)"
+        "the two sides belong to different clusters: one certificate was not signed by an authority that the other \
+         trusts; use an identity of this cluster, or join it anew (`lineside token create` on a machine that may, then \
+         `lineside up --join`)"
     )]
     UnknownAuthority,
+    /// The authority was replaced, and its certificates with it.
+    #[error(
+        "the cluster's authority was replaced, and the certificate is of the one before; join again (`lineside token \
+         create` on a machine that may, then `lineside up --join`)"
+    )]
+    RetiredAuthority,
     /// Alert 45.
     #[error(
         "a certificate has expired or is not valid yet, or a clock is wrong; see `date` and `lineside certs show` on \
-         both machines, and issue a new one (`lineside certs issue`)"
+         both machines. A machine that was off for too long to be renewed joins again (`lineside token create`)"
     )]
     Expired,
     /// Alert 44.
-    #[error("the certificate was revoked; issue this machine a new identity (`lineside certs issue`)")]
+    #[error(
+        "the certificate was revoked; if that was a mistake, have a token made (`lineside token create`) and let this \
+         machine join as a new member"
+    )]
     Revoked,
     /// Alert 116.
     #[error("the peer wants a certificate and got none; give an identity directory of this cluster")]
     Missing,
+    /// The certificate names no member of the cluster.
+    #[error("the certificate names no member of the cluster; see `lineside certs show` on both machines")]
+    NotAMember,
     /// Alerts 42 and 112.
     #[error(
         "another member answers at this address than the one that was dialled, or its certificate is damaged; has \
@@ -66,6 +79,23 @@ impl Refusal {
             120 => Self::WrongProtocol,
             46 | 49 => Self::BadCertificate(alert),
             other => Self::Other(other),
+        }
+    }
+
+    /// Whether it is about a certificate, and not about what is spoken.
+    #[must_use]
+    pub const fn is_of_certificate(self) -> bool {
+        match self {
+            Self::UnknownAuthority
+            | Self::RetiredAuthority
+            | Self::Expired
+            | Self::Revoked
+            | Self::Missing
+            | Self::NotAMember
+            | Self::WrongName
+            | Self::WrongRole
+            | Self::BadCertificate(_) => true,
+            Self::WrongProtocol | Self::Other(_) => false,
         }
     }
 }

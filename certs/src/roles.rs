@@ -1,4 +1,7 @@
 //! What each role may do: one table, and what is not in it is denied.
+//!
+//! `enrol.join` is not in it, and `lineside certs roles` does not show it: whoever calls that has no certificate, and hence
+//! no role. It is the one method of a protocol of its own, which has no other; between members there is no such method.
 
 use lineside_wire::{Role, method};
 
@@ -21,6 +24,10 @@ pub const TABLE: &[(&str, &[Role])] = &[
     (method::CLUSTER_MEMBERS, EVERYBODY),
     (method::CLUSTER_WATCH, EVERYBODY),
     (method::CLUSTER_STATUS, EVERYBODY),
+    // Signed, and nothing in it is secret: whoever is behind must be able to ask whoever it meets.
+    (method::TRUST_GET, EVERYBODY),
+    // An admin's certificate lasts a working day and is issued anew by a person.
+    (method::CERTS_RENEW, &[Node, Gateway, Client]),
     (method::CANCEL, EVERYBODY),
     (LOG, &[Client, Node, Gateway, Admin]),
 ];
@@ -47,6 +54,27 @@ mod tests {
     #[test]
     fn what_is_not_in_the_table_is_denied() {
         assert!(Role::ALL.iter().all(|role| !may(*role, "no.such.method")));
+    }
+
+    #[test]
+    fn no_method_has_two_rows_and_no_row_is_without_a_role() {
+        for (at, (method, roles)) in TABLE.iter().enumerate() {
+            assert!(!roles.is_empty(), "{method}");
+            assert!(TABLE[..at].iter().all(|(above, _)| above != method), "{method}");
+        }
+    }
+
+    #[test]
+    fn joining_is_no_call_between_members() {
+        assert!(!is_known(method::ENROL_JOIN));
+        assert!(Role::ALL.iter().all(|role| !may(*role, method::ENROL_JOIN)));
+    }
+
+    #[test]
+    fn everybody_may_know_whom_to_trust_and_an_admin_does_not_last_longer_than_a_day() {
+        assert!(Role::ALL.iter().all(|role| may(*role, method::TRUST_GET)));
+        assert!([Node, Gateway, Client].iter().all(|role| may(*role, method::CERTS_RENEW)));
+        assert!(!may(Admin, method::CERTS_RENEW));
     }
 
     #[test]

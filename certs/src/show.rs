@@ -7,7 +7,8 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde::Serialize;
 
 use crate::{
-    names::parse_cluster_uri,
+    Alarm, Renewal,
+    names::{generation_of, parse_cluster_uri},
     peer::{PeerIdentityError, holder},
     x509::{Facts, since_1970},
 };
@@ -19,6 +20,8 @@ pub struct CertificateSummary {
     pub subject: String,
     /// Who signed it.
     pub issuer: String,
+    /// Which generation of the authority that was; absent when its name says none.
+    pub generation: Option<u32>,
     /// The serial number, lower-case hexadecimal.
     pub serial: String,
     /// The holder's cluster, role and id; absent on an authority's own certificate.
@@ -33,6 +36,11 @@ pub struct CertificateSummary {
     pub not_before: u64,
     /// End of validity, seconds since 1970.
     pub not_after: u64,
+    /// When its holder begins to renew it, at the earliest, in seconds since 1970; absent when nobody does:
+    /// an authority's, and an admin's.
+    pub renewal_from: Option<u64>,
+    /// When it has begun at the latest.
+    pub renewal_until: Option<u64>,
     /// The public key's bytes.
     #[serde(skip)]
     pub public_key: Vec<u8>,
@@ -63,6 +71,12 @@ impl CertificateSummary {
         since_1970(self.not_after)
     }
 
+    /// How near the end is.
+    #[must_use]
+    pub fn alarm(&self, now: SystemTime) -> Alarm {
+        renewal(self.not_before, self.not_after).alarm(now)
+    }
+
     /// Time until the certificate ends; `None` when it has ended.
     #[must_use]
     pub fn expires_in(&self, now: SystemTime) -> Option<Duration> {
@@ -77,7 +91,15 @@ impl From<Facts> for CertificateSummary {
             true => facts.only_uri().ok().and_then(parse_cluster_uri),
             false => None,
         };
+        let is_renewed = holder.as_ref().is_some_and(|holder| holder.role != Role::Admin);
+        let due = |jitter| {
+            let at = renewal(facts.not_before, facts.not_after).due_at(jitter);
+            is_renewed.then(|| at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+        };
         Self {
+            renewal_from: due(0.0),
+            renewal_until: due(1.0),
+            generation: generation_of(&facts.issuer),
             cluster: holder.as_ref().map(|holder| holder.cluster),
             role: holder.as_ref().map(|holder| holder.role),
             node: holder.as_ref().map(|holder| holder.node),
@@ -90,4 +112,8 @@ impl From<Facts> for CertificateSummary {
             public_key: facts.public_key,
         }
     }
+}
+
+fn renewal(not_before: u64, not_after: u64) -> Renewal {
+    Renewal { not_before: since_1970(not_before), not_after: since_1970(not_after) }
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use lineside_wire::{ClusterId, Role};
+use lineside_wire::{ClusterId, NodeId};
 use rand::RngExt as _;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree,
@@ -12,34 +12,57 @@ use rcgen::{
 
 use crate::{
     Subject,
-    names::{cluster_domain, cluster_uri, member_uri, server_name_of, server_name_of_any_member},
+    names::{
+        authority_name, cluster_domain, cluster_uri, member_uri, server_name_of, server_name_of_any_member,
+    },
 };
 
 /// The authority's own certificate outlives the machines; its key can be rotated before.
 pub(crate) const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// A member's certificate. Nothing renews it by itself yet, so it has to outlive a year of not being thought of; with
-/// renewal, two weeks are meant.
-const MEMBER_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
-/// An admin's certificate changes the cluster: it lasts a working day.
-const ADMIN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
-/// Certificates are valid from a little before they were made: clocks on a floor differ.
+/// Certificates are valid from a little before they were made, because clocks on a floor differ: from an hour, and from
+/// a tenth of the lifetime where that is shorter.
 const BACKDATED: Duration = Duration::from_secs(3600);
-/// X.509 has room for 64 characters in a common name; the authority's ends in ` CA g1`, one day in ` CA g10`.
-const CLUSTER_NAME_SHOWN: usize = 57;
 
-/// The authority's own certificate. Its name is ASCII: the caller has checked it.
+/// An authority's own certificate, as it signs it itself. The name is ASCII: the caller has checked it.
+///
+/// One authority below it is allowed: the next generation, as [`cross`] names it while a rotation runs. Stock verifiers
+/// of other makes count.
 pub(crate) fn authority(
     cluster: ClusterId,
     name: &str,
+    generation: u32,
     now: SystemTime,
 ) -> Result<CertificateParams, rcgen::Error> {
-    let shown: String = name.chars().take(CLUSTER_NAME_SHOWN).collect();
+    signing(cluster, name, generation, 1, now, now + AUTHORITY_LIFETIME)
+}
+
+/// A generation's certificate as the generation before it signs it: for members that do not know the new one yet.
+pub(crate) fn cross(
+    cluster: ClusterId,
+    name: &str,
+    generation: u32,
+    now: SystemTime,
+    signer_ends: SystemTime,
+) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = signing(cluster, name, generation, 0, now, signer_ends.min(now + AUTHORITY_LIFETIME))?;
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+fn signing(
+    cluster: ClusterId,
+    name: &str,
+    generation: u32,
+    authorities_below: u8,
+    now: SystemTime,
+    ends: SystemTime,
+) -> Result<CertificateParams, rcgen::Error> {
     // The generation is in the name: after a rotation, two authorities of one name would fail each other's members.
-    let mut params = base(&format!("{shown} CA g1"), now, now + AUTHORITY_LIFETIME);
+    let mut params = base(&authority_name(name, generation), now, ends);
     // The id makes namesakes distinct: a certificate of another cluster is then an unknown issuer's, not a bad
     // signature's.
     params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(authorities_below));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     // DNS only: webpki refuses URI name constraints.
     params.name_constraints = Some(NameConstraints {
@@ -54,12 +77,12 @@ pub(crate) fn authority(
 pub(crate) fn leaf(
     cluster: ClusterId,
     subject: &Subject,
+    lifetime: Duration,
     now: SystemTime,
     authority_ends: SystemTime,
 ) -> Result<CertificateParams, rcgen::Error> {
     let Subject { role, node, name } = subject;
-    let ends = authority_ends.min(now + lifetime(*role));
-    let mut params = base(name, now, ends);
+    let mut params = base(name, now, authority_ends.min(now + lifetime));
     let uri = Ia5String::try_from(member_uri(cluster, *role, *node))?;
     let own = Ia5String::try_from(server_name_of(*node, cluster))?;
     params.subject_alt_names = vec![SanType::URI(uri), SanType::DnsName(own)];
@@ -69,28 +92,42 @@ pub(crate) fn leaf(
         params.subject_alt_names.push(SanType::DnsName(any));
         params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
     }
+    Ok(end_entity(params))
+}
+
+/// What a holder of the authority's key shows to a joiner: an answering side of the cluster, and no member. It has no URI
+/// name, so it opens no other door.
+pub(crate) fn join(
+    cluster: ClusterId,
+    node: NodeId,
+    lifetime: Duration,
+    now: SystemTime,
+    authority_ends: SystemTime,
+) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = base(&format!("join {node}"), now, authority_ends.min(now + lifetime));
+    let any = Ia5String::try_from(server_name_of_any_member(cluster))?;
+    params.subject_alt_names = vec![SanType::DnsName(any)];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    Ok(end_entity(params))
+}
+
+fn end_entity(mut params: CertificateParams) -> CertificateParams {
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.is_ca = IsCa::ExplicitNoCa;
     params.use_authority_key_identifier_extension = true;
-    Ok(params)
-}
-
-const fn lifetime(role: Role) -> Duration {
-    match role {
-        Role::Node | Role::Gateway | Role::Client => MEMBER_LIFETIME,
-        Role::Admin => ADMIN_LIFETIME,
-    }
+    params
 }
 
 fn base(common_name: &str, now: SystemTime, ends: SystemTime) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
-    // 128 random bits, the first one cleared: a serial number is positive.
+    // 126 random bits behind 01: positive, and never shorter, so that it is the same text everywhere.
     let mut serial: [u8; 16] = rand::rng().random();
-    serial[0] &= 0x7f;
+    serial[0] = serial[0] & 0x3f | 0x40;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
-    params.not_before = (now - BACKDATED).into();
+    let lifetime = ends.duration_since(now).unwrap_or_default();
+    params.not_before = (now - BACKDATED.min(lifetime / 10)).into();
     params.not_after = ends.into();
     params
 }

@@ -1,4 +1,9 @@
 //! TLS settings: version 1.3, both sides with certificates of one cluster, nothing resumed, nothing early.
+//!
+//! What a side trusts is baked into its settings: after a change of [`Trust`] they are made anew. Each has exactly one
+//! revocation list of each authority; of two, verification would go by the first, and an old one could hide a revocation.
+
+mod join;
 
 use std::sync::Arc;
 
@@ -6,17 +11,29 @@ use rustls::{
     CipherSuite, ClientConfig, RootCertStore, ServerConfig,
     client::{ResolvesClientCert, Resumption, WebPkiServerVerifier},
     crypto::{CryptoProvider, aws_lc_rs},
-    server::{NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier},
+    server::{
+        ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+        danger::ClientCertVerifier,
+    },
     sign::CertifiedKey,
     version::TLS13,
 };
+use rustls_pki_types::CertificateRevocationListDer;
 
-use crate::Identity;
+use self::join::Shown;
+pub use self::join::{Presented, join_client_config, join_server_name};
+use crate::{Clock, Identity, JoinCertificates, Trust};
 
 /// Why an identity cannot be used for TLS.
 #[derive(Debug, thiserror::Error)]
 #[error("the identity cannot be used for TLS: {0}")]
 pub struct TlsError(String);
+
+impl TlsError {
+    fn of(error: impl std::fmt::Display) -> Self {
+        Self(error.to_string())
+    }
+}
 
 /// The one crypto provider: aws-lc-rs, with the post-quantum key exchange X25519MLKEM768 preferred and
 /// AES-128-GCM, the fastest where the processor has AES, first among the ciphers.
@@ -32,20 +49,55 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::clone(provider)
 }
 
-/// The accepting side: demands a certificate of the same cluster; no tickets, no early data, no sessions kept.
+/// How strangers may come in, to join: under a protocol name of its own, where certificates are shown to them that they
+/// know by their authority's hash alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Joining<'a> {
+    /// The join protocol's name.
+    pub alpn: &'a [u8],
+    /// What is shown.
+    pub certificates: &'a JoinCertificates,
+}
+
+/// As [`server_config_by`], with the system's clock.
 ///
 /// # Errors
 /// The identity's authority or key does not suit TLS.
 pub fn server_config(identity: &Identity, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(identity)?), provider())
-        .build()
-        .map_err(|error| TlsError(error.to_string()))?;
-    let mut config = ServerConfig::builder_with_provider(provider())
+    server_config_by(identity, &Clock::system(), alpn, None)
+}
+
+/// The accepting side: demands a certificate of the same cluster; no tickets, no early data, no sessions kept.
+///
+/// With `joining`, a peer without a certificate gets through the handshake as well. Who shows one is judged as ever; who
+/// shows none must be asked for the protocol that was agreed on, and be sent away unless it is the join protocol.
+///
+/// # Errors
+/// The identity's authority or key does not suit TLS.
+pub fn server_config_by(
+    identity: &Identity,
+    clock: &Clock,
+    alpn: &[&[u8]],
+    joining: Option<Joining<'_>>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let joining = joining.filter(|joining| !joining.certificates.0.is_empty());
+    let builder = ServerConfig::builder_with_details(provider(), Arc::new(clock.clone()))
         .with_protocol_versions(&[&TLS13])
-        .map_err(|error| TlsError(error.to_string()))?
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(Own(identity.certified())));
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        .map_err(TlsError::of)?
+        .with_client_cert_verifier(client_verifier(identity.trust(), joining.is_some())?);
+    let own = Own(identity.certified());
+    let mut protocols: Vec<_> = alpn.iter().map(|name| name.to_vec()).collect();
+    let mut config = match joining {
+        None => builder.with_cert_resolver(Arc::new(own)),
+        Some(Joining { alpn, certificates }) => {
+            let member = protocols.clone();
+            // Last: of a peer that speaks both, the first that is ours is chosen, and with it the own certificate.
+            protocols.push(alpn.to_vec());
+            let (join, shown) = (alpn.to_vec(), Shown::new(certificates));
+            builder.with_cert_resolver(Arc::new(ByProtocol { own, member, join, shown }))
+        }
+    };
+    config.alpn_protocols = protocols;
     // A ticket would let a peer back in without its certificate being looked at again, revoked or not.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -53,18 +105,34 @@ pub fn server_config(identity: &Identity, alpn: &[&[u8]]) -> Result<Arc<ServerCo
     Ok(Arc::new(config))
 }
 
-/// The dialling side: shows its certificate and takes only one of the same cluster.
+/// As [`client_config_by`], with the system's clock.
 ///
 /// # Errors
 /// The identity's authority or key does not suit TLS.
 pub fn client_config(identity: &Identity, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(identity)?), provider())
-        .build()
-        .map_err(|error| TlsError(error.to_string()))?;
-    let mut config = ClientConfig::builder_with_provider(provider())
+    client_config_by(identity, &Clock::system(), alpn)
+}
+
+/// The dialling side: shows its certificate and takes only one of the same cluster.
+///
+/// # Errors
+/// The identity's authority or key does not suit TLS.
+pub fn client_config_by(
+    identity: &Identity,
+    clock: &Clock,
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let trust = identity.trust();
+    let mut verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(trust)?), provider());
+    let crls = crls(trust);
+    if !crls.is_empty() {
+        verifier =
+            verifier.with_crls(crls).only_check_end_entity_revocation().allow_unknown_revocation_status();
+    }
+    let mut config = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
         .with_protocol_versions(&[&TLS13])
-        .map_err(|error| TlsError(error.to_string()))?
-        .with_webpki_verifier(verifier)
+        .map_err(TlsError::of)?
+        .with_webpki_verifier(verifier.build().map_err(TlsError::of)?)
         .with_client_cert_resolver(Arc::new(Own(identity.certified())));
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     config.resumption = Resumption::disabled();
@@ -72,10 +140,32 @@ pub fn client_config(identity: &Identity, alpn: &[&[u8]]) -> Result<Arc<ClientCo
     Ok(Arc::new(config))
 }
 
-fn roots(identity: &Identity) -> Result<RootCertStore, TlsError> {
+fn client_verifier(trust: &Trust, strangers: bool) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(trust)?), provider());
+    let crls = crls(trust);
+    if !crls.is_empty() {
+        // That a list's next one is overdue is for the operator: machines that were taken off would come back no
+        // sooner, and all others would be off with them. An authority of which none is known has revoked nothing yet.
+        verifier =
+            verifier.with_crls(crls).only_check_end_entity_revocation().allow_unknown_revocation_status();
+    }
+    if strangers {
+        verifier = verifier.allow_unauthenticated();
+    }
+    verifier.build().map_err(TlsError::of)
+}
+
+fn roots(trust: &Trust) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    roots.add(identity.authority().clone()).map_err(|error| TlsError(error.to_string()))?;
+    for root in &trust.roots {
+        roots.add(root.certificate.clone()).map_err(TlsError::of)?;
+    }
     Ok(roots)
+}
+
+/// One list of each authority at most: [`Trust`] holds no second one.
+fn crls(trust: &Trust) -> Vec<CertificateRevocationListDer<'static>> {
+    trust.roots.iter().filter_map(|root| root.crl.clone()).collect()
 }
 
 /// Shows the own certificate, whatever the peer asks for: there is only one.
@@ -83,7 +173,7 @@ fn roots(identity: &Identity) -> Result<RootCertStore, TlsError> {
 struct Own(Arc<CertifiedKey>);
 
 impl ResolvesServerCert for Own {
-    fn resolve(&self, _hello: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.0))
     }
 }
@@ -95,5 +185,28 @@ impl ResolvesClientCert for Own {
 
     fn has_certs(&self) -> bool {
         true
+    }
+}
+
+/// Shows members the own certificate, and joiners the one of the authority that they ask for.
+#[derive(Debug)]
+struct ByProtocol {
+    own: Own,
+    member: Vec<Vec<u8>>,
+    join: Vec<u8>,
+    shown: Shown,
+}
+
+impl ResolvesServerCert for ByProtocol {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let (mut is_member, mut joins) = (false, false);
+        for protocol in hello.alpn().into_iter().flatten() {
+            is_member |= self.member.iter().any(|name| name == protocol);
+            joins |= self.join == protocol;
+        }
+        match joins && !is_member {
+            true => self.shown.to(hello.server_name()),
+            false => Some(Arc::clone(&self.own.0)),
+        }
     }
 }

@@ -29,6 +29,11 @@ pub(crate) struct Facts {
     pub(crate) not_after: u64,
     /// The bytes of the public key.
     pub(crate) public_key: Vec<u8>,
+    /// SHA-256 of the whole SPKI: what a token says of an authority.
+    pub(crate) spki_sha256: [u8; 32],
+    /// Whether holder and signer have one name: an authority's own certificate, not one that another signed
+    /// for it.
+    pub(crate) is_self_issued: bool,
 }
 
 impl Facts {
@@ -58,6 +63,8 @@ impl Facts {
             not_before: seconds(parsed.validity().not_before),
             not_after: seconds(parsed.validity().not_after),
             public_key: parsed.public_key().subject_public_key.data.to_vec(),
+            spki_sha256: sha256(parsed.public_key().raw),
+            is_self_issued: parsed.subject().as_raw() == parsed.issuer().as_raw(),
         })
     }
 
@@ -68,6 +75,12 @@ impl Facts {
             other => Err(PeerIdentityError::UriCount(other.len())),
         }
     }
+}
+
+/// SHA-256.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 fn common_name(name: &X509Name<'_>) -> String {

@@ -36,7 +36,10 @@ enum Command {
     Node(commands::member::NodeArgs),
     /// Serve HTTP and forward calls to nodes
     Gateway(commands::member::GatewayArgs),
-    /// Make and show identities
+    /// Make, list and take back tokens, each of which makes one machine a member
+    #[command(subcommand)]
+    Token(commands::token::TokenCommand),
+    /// Make, sign, renew, revoke and show identities
     #[command(subcommand)]
     Certs(commands::certs::Certs),
     /// Install and show the ONNX Runtime library
@@ -65,6 +68,7 @@ impl Cli {
             Command::Up(args) => args.run(),
             Command::Node(args) => args.run(),
             Command::Gateway(args) => args.run(),
+            Command::Token(command) => command.run(),
             Command::Certs(command) => command.run(),
             Command::Runtime(command) => command.run(),
             Command::Config(command) => command.run(),

@@ -76,6 +76,14 @@ impl Failure {
         Self { exit: Exit::Ok, complaints: Vec::new() }
     }
 
+    /// Why it happened, for another command that goes on without.
+    pub(crate) fn why(&self) -> &str {
+        self.complaints.first().map_or("", |complaint| match complaint.why.is_empty() {
+            true => &complaint.what,
+            false => &complaint.why,
+        })
+    }
+
     /// What happened, for tests and logs.
     #[cfg(test)]
     pub(crate) fn text(&self) -> String {

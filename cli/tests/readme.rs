@@ -22,9 +22,11 @@ const RUN_ELSEWHERE: &str = "cargo test --workspace";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What must be in the output, for the commands whose output README speaks of.
-const SAYS: [(&str, &str); 9] = [
+const SAYS: [(&str, &str); 11] = [
     ("cargo run --release -- demo", "lost"),
     ("lineside runtime install", "libonnxruntime"),
+    ("lineside token create", "lineside up --join ls1."),
+    ("lineside certs admin", "admin"),
     ("lineside members", "weld"),
     ("lineside models --data-dir", "surface-defects"),
     ("lineside status", "is well"),
@@ -97,7 +99,7 @@ impl Newcomer {
     fn shell(&self, command: &str) -> Command {
         let mut command =
             self.instead.iter().fold(command.to_owned(), |text, (written, run)| text.replace(written, run));
-        if command.starts_with("lineside up") {
+        if starts_a_member(&command) {
             // Replaces the shell, so that whoever kills the shell kills the member.
             command = format!("exec {command} --exit-with-parent");
         }
@@ -116,7 +118,7 @@ impl Newcomer {
     }
 
     fn types(&mut self, command: &str) {
-        if command.starts_with("lineside up") {
+        if starts_a_member(command) {
             return self.starts(command);
         }
         let wanted =
@@ -139,7 +141,9 @@ impl Newcomer {
     }
 
     fn starts(&mut self, command: &str) {
-        let directory = command.split_whitespace().skip_while(|word| *word != "--data-dir").nth(1);
+        // The last one: the one before may be that of the machine that makes the token.
+        let directory =
+            command.rsplit_once("--data-dir ").and_then(|(_, rest)| rest.split_whitespace().next());
         let directory =
             directory.and_then(|path| path.strip_prefix("~/")).expect("README names --data-dir ~/...");
         let data = self.home.path().join(directory);
@@ -157,6 +161,11 @@ impl Newcomer {
             sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// `lineside up …`, written out or as the line that a token's maker prints.
+fn starts_a_member(command: &str) -> bool {
+    ["lineside up", "$(lineside token create"].iter().any(|begins| command.starts_with(begins))
 }
 
 fn now() -> Instant {

@@ -1,22 +1,27 @@
 //! The cluster as a program calls it.
 
 mod connect;
+mod join;
+mod keeper;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
 
-use lineside_certs::Identity;
+use lineside_certs::Credentials;
 use lineside_mesh::{CloseCode, Destination, Mesh};
 use lineside_wire::{ClusterId, ClusterStatus, Empty, Health, MembersResult, ModelInfo, NodeId, method};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::ToSocketAddrs, task::JoinSet, time::Instant};
 
 use crate::{
-    AskError, CallError, InferCall, InferReply, InferRequest, IntoIdentity, PeerStatistics, Pool, Roster,
+    AskError, CallError, ClientIdentity, InferCall, InferReply, InferRequest, IntoIdentity, PeerStatistics,
+    Pool, Roster,
 };
 use connect::Shared;
+use keeper::Keeper;
 
 pub use connect::ConnectError;
+pub use join::{IntoToken, Join, JoinFailure};
 
 /// Longest wait for the answer to a question, all members that are asked together.
 const ASK_WITHIN: Duration = Duration::from_secs(5);
@@ -30,9 +35,9 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
-    identity: Arc<Identity>,
-    /// Asks for the member list; ends with the last clone of the client.
-    _refresher: JoinSet<()>,
+    identity: ClientIdentity,
+    /// Asks for the member list, and keeps the identity valid; ends with the last clone of the client.
+    _tasks: JoinSet<()>,
 }
 
 impl std::fmt::Debug for Client {
@@ -44,7 +49,11 @@ impl std::fmt::Debug for Client {
 impl Client {
     /// Connects to a cluster by the first of these addresses that answers, and learns from there of all others.
     ///
-    /// `identity` is an identity or its directory; `addresses` are like `"10.0.0.7:7443"`.
+    /// `identity` is an identity, its directory, or its two files `(certificate, key)`; `addresses` are like
+    /// `"10.0.0.7:7443"`. A program that has a token and no identity yet begins with [`Client::join`].
+    ///
+    /// A client whose role is client renews its certificate before half of its time is over, and writes it where it came
+    /// from; see [`Client::credentials`].
     ///
     /// # Errors
     /// The identity cannot be used, or nobody at these addresses belongs to its cluster.
@@ -53,11 +62,14 @@ impl Client {
         addresses: impl IntoIterator<Item = A>,
     ) -> Result<Self, ConnectError> {
         let identity = identity.into_identity()?;
+        let credentials = identity.credentials();
+        credentials.identity().check_validity(credentials.clock().now())?;
         let addresses = connect::resolve(addresses).await?;
-        let shared = Shared::connect(&identity, addresses).await?;
-        let mut refresher = JoinSet::new();
-        refresher.spawn(Arc::clone(&shared).keep_fresh());
-        Ok(Self(Arc::new(Inner { shared, identity, _refresher: refresher })))
+        let shared = Shared::connect(credentials, addresses).await?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(&shared).keep_fresh());
+        tasks.spawn(Keeper::new(Arc::clone(&shared), &identity).run());
+        Ok(Self(Arc::new(Inner { shared, identity, _tasks: tasks })))
     }
 
     /// Begins an inference.
@@ -199,16 +211,22 @@ impl Client {
         &self.0.shared.pool
     }
 
+    /// The identity as it is now, and as it will be after each renewal: when it ends, whom it trusts.
+    #[must_use]
+    pub fn credentials(&self) -> &Credentials {
+        self.0.identity.credentials()
+    }
+
     /// The cluster.
     #[must_use]
     pub fn cluster(&self) -> ClusterId {
-        self.0.identity.cluster()
+        self.credentials().identity().cluster()
     }
 
     /// The id in this client's certificate.
     #[must_use]
     pub fn node(&self) -> NodeId {
-        self.0.identity.node()
+        self.credentials().identity().node()
     }
 
     /// Says goodbye: ends every connection and waits, at most a second, until the peers know. Calls in flight, of

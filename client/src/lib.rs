@@ -5,9 +5,23 @@
 //!                │ ──failed──> failover (pure: what now)        client programs use them for the gateways
 //!                │ ──repeat──> budget   (pure: how often)
 //!                └──call────> mesh ──QUIC──> peer
+//!   enrol  ──token──> certificate        keeper ──> newer trust lists, a renewed certificate
 //! ```
 //!
-//! A program connects with an identity that the cluster issued and the address of any member:
+//! A program begins with one token (`lineside token create --role client`): with it it becomes a client, and keeps the
+//! identity that it gets for later starts:
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let token = std::env::var("LINESIDE_TOKEN")?;
+//! let client = lineside_client::Client::join(token).name("camera-4").keep_in("/var/lib/camera/identity").await?;
+//! # drop(client);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Or it connects with an identity that the cluster issued, a directory or a pair of files `(certificate, key)`, and the
+//! address of any member:
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -30,6 +44,12 @@
 //! moves on at once, one that may have run is repeated once if it may be, and all tries, three if nothing else is set,
 //! share the call's deadline and the program's budget of repeats (a tenth of its calls, and two per second).
 //!
+//! A client looks after its identity: it renews its certificate before half of its time is over, at any member with the
+//! cluster's authority, and writes it where it came from; it takes over each newer list of whom the cluster trusts, and
+//! its connections with who is not trusted any longer end. [`Client::credentials`] shows both. A certificate of a client
+//! lives for 30 days unless the authority says otherwise, so a program may be off, or without the authority, for two weeks.
+//! Programs with one identity directory see what another of them has renewed.
+//!
 //! [`Client::watch_members`] is a result that comes in parts: the member list at once and at each change, from whichever
 //! member is there to tell it.
 //!
@@ -45,6 +65,7 @@ mod call;
 mod candidate;
 mod client;
 mod element;
+mod enrol;
 mod failover;
 mod identity;
 mod latency;
@@ -60,9 +81,10 @@ pub use balancer::{Balancer, Balancing, Lease, NoLease, Outcome, PeerStatistics}
 pub use budget::Budget;
 pub use call::{CallError, InferCall, InferReply};
 pub use candidate::{Candidate, Served, Serves, Wanted};
-pub use client::{Client, ConnectError};
+pub use client::{Client, ConnectError, IntoToken, Join, JoinFailure};
 pub use element::Element;
-pub use identity::IntoIdentity;
+pub use enrol::{EnrolFailure, TokenFate, Tried, TryError, enrol};
+pub use identity::{ClientIdentity, IntoIdentity};
 pub use pool::{AskError, Pool};
 pub use request::{InferRequest, ParameterValue};
 pub use roster::Roster;

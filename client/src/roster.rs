@@ -149,7 +149,7 @@ fn candidate(row: &MemberRow, member: &MemberState) -> Candidate {
 }
 
 /// A standing that this release does not know is not trusted with calls.
-fn standing(row: &MemberRow) -> Standing {
+pub(crate) fn standing(row: &MemberRow) -> Standing {
     row.state.parse().unwrap_or(Standing::Down)
 }
 

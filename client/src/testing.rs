@@ -1,6 +1,9 @@
-//! What the stories of balancer and pool have together: nodes that serve one model.
+//! What the stories of the pure parts have together: nodes, as candidates and as rows of the member list.
 
-use lineside_wire::{LoadReport, ModelName, ModelState, ModelVersion, NodeId};
+use lineside_wire::{
+    LoadReport, MemberRow, MemberState, ModelInfo, ModelName, ModelState, ModelVersion, NodeId, Role,
+    TrustStamp,
+};
 
 use crate::{Candidate, Served, Serves, Standing};
 
@@ -31,4 +34,48 @@ pub(crate) fn node(name: &str, slots: u32) -> Candidate {
             state: ModelState::Ready,
         }]),
     }
+}
+
+/// A node in the member list.
+pub(crate) fn row_of(name: &str, state: Standing, models: Vec<ModelInfo>) -> MemberRow {
+    let node = id(name);
+    let address = ([127, 0, 0, 1], 7443).into();
+    let member = MemberState {
+        node,
+        name: name.to_owned(),
+        role: Role::Node,
+        software: "0.1.0".to_owned(),
+        address,
+        http: None,
+        door: false,
+        epoch: 1,
+        revision: 1,
+        draining: false,
+        load: LoadReport { running: 1, queued: 2, slots: 4 },
+        models,
+        certificate_expires: 0,
+        certificate_generation: 1,
+        trust: TrustStamp::default(),
+        authority: false,
+    };
+    MemberRow {
+        node,
+        name: name.to_owned(),
+        address,
+        state: state.to_string(),
+        role: Some(Role::Node),
+        member: Some(member),
+        seen_ms_ago: 12,
+        in_flight: 0,
+        p95_us: None,
+        calls: 0,
+        failures: 0,
+        clock_ahead_ms: None,
+        double: None,
+    }
+}
+
+/// A node in the member list that is alive and serves nothing.
+pub(crate) fn row(name: &str) -> MemberRow {
+    row_of(name, Standing::Alive, Vec::new())
 }

@@ -65,6 +65,8 @@ pub struct GossipCounters {
     pub malformed: u64,
     /// Packets with members beyond the limit of the cluster.
     pub over_limit: u64,
-    /// Lives that others wanted to force on us too often.
+    /// Lives that others wanted to force on us too often, or while a machine with our id has a later one.
     pub rebirths_refused: u64,
+    /// Greetings with another machine that proved to have this member's own id: one of the two disks is a copy.
+    pub doubles_met: u64,
 }

@@ -99,6 +99,7 @@ pub(crate) fn spawn(parts: Parts, inlets: Inlets, end: watch::Sender<()>) -> io:
 }
 
 struct Driver {
+    own: NodeId,
     gossip: Gossip,
     ladder: Ladder,
     mdns: Option<Mdns>,
@@ -130,6 +131,7 @@ impl Driver {
         let mdns = config.mdns.map(|mdns| Mdns::start(mdns, config.cluster, own.node, own.address));
         let lonely_at = mdns.is_some().then_some(now + LONELY_AFTER);
         Self {
+            own: own.node,
             gossip: Gossip::new(config.cluster, config.pace, own, now, rng),
             ladder,
             mdns,

@@ -23,7 +23,7 @@ use std::{
 use bytes::Bytes;
 use foca::{AccumulatingRuntime, Foca, OwnedNotification, State, Timer};
 use lineside_wire::{ClusterId, MemberState, NodeId, Standing};
-use rand::{SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IteratorRandom};
 use tokio::time::Instant;
 
 use self::{doubles::Doubles, leaving::Leaving, screen::Limiter, settings::swim_config};
@@ -34,7 +34,7 @@ use crate::{
     fetches::Fetches,
     identity::{ClusterTag, Identity, is_dialable},
     publish::Publisher,
-    summary::{MemberSummary, Summaries, SummaryHandler, models_digest},
+    summary::{MemberSummary, Summaries, SummaryHandler, state_digest},
     targets::Targets,
     timers::Timers,
     view::{Change, ClusterView, Life, Roster},
@@ -45,6 +45,10 @@ const VIEW_EVERY: Duration = Duration::from_millis(100);
 
 /// Evidence alone is worth a new view this often.
 const SEEN_EVERY: Duration = Duration::from_secs(1);
+
+/// Between two announcements of a life that nobody has answered yet, and to how many members each goes.
+const REJOIN_EVERY: Duration = Duration::from_secs(1);
+const REJOIN_AT_ONCE: usize = 3;
 
 /// What happened.
 #[derive(Debug)]
@@ -86,12 +90,15 @@ pub(crate) enum Output {
     Gone(NodeId),
     /// Others believe in a later life of ours again and again: two processes may share our node id.
     Contested,
-    /// Two processes have this node id: one is known at the first address, the other speaks from the second.
+    /// Two machines have this node id: one is known at the first address, the other speaks from the second. When it is
+    /// ours, the known one is this process.
     Double {
         node: NodeId,
         known: SocketAddr,
         other: SocketAddr,
     },
+    /// Somebody says that our own id lives at this address: dial it, and see who is there.
+    Elsewhere(SocketAddr),
     /// Everybody was told that we left.
     Left,
 }
@@ -110,6 +117,8 @@ pub(crate) struct Gossip {
     summaries: Rc<RefCell<Summaries>>,
     publisher: Publisher,
     targets: Targets,
+    /// When to tell the members of a new life of ours, until one has answered.
+    rejoin: Option<Instant>,
     fetches: Fetches,
     /// Lives that others forced on us by taking us for dead, and by knowing a later one.
     burials: Limiter,
@@ -149,12 +158,13 @@ impl Gossip {
             runtime: AccumulatingRuntime::new(),
             timers: Timers::new(),
             codec,
-            own_digest: models_digest(&own.models),
+            own_digest: state_digest(&own),
             roster: Roster::new(cluster, &own, now),
             own,
             summaries,
             publisher: Publisher::new(),
             targets: Targets::default(),
+            rejoin: None,
             fetches: Fetches::default(),
             burials: Limiter::default(),
             catch_ups: Limiter::default(),
@@ -203,13 +213,14 @@ impl Gossip {
             Leaving::Gone { next, .. } => (Some(next), false, false),
         };
         let publish = (publishes && !self.is_alone()).then(|| self.publisher.next_wake(now));
-        let announce = if announces { self.targets.next_wake() } else { None };
+        let announce =
+            if announces { self.targets.next_wake().into_iter().chain(self.rejoin).min() } else { None };
         let view = match (self.change, self.seen_changed) {
             (Change::None, false) => None,
             (Change::None, true) => Some(self.view_sent + SEEN_EVERY),
             (Change::Minor | Change::Major, _) => Some(self.view_sent + VIEW_EVERY),
         };
-        let waits = [self.timers.next(), self.fetches.next_wake(now)];
+        let waits = [self.timers.next(), self.fetches.next_wake(now), self.doubles.next_wake()];
         waits.into_iter().chain([leaving, publish, announce, view]).flatten().min()
     }
 
@@ -228,12 +239,12 @@ impl Gossip {
     }
 
     fn met(&mut self, state: &MemberState, now: Instant) {
-        if state.node == self.own.node {
-            return;
-        }
         if !is_dialable(state.address) {
             // No packet could carry it: it would be refused where it arrives.
             return self.counters.malformed += 1;
+        }
+        if state.node == self.own.node {
+            return self.met_own_id(state, now);
         }
         let cluster = self.swim.identity().cluster;
         self.remind(state);
@@ -278,22 +289,28 @@ impl Gossip {
         }
         // Who we are and which life this is are not the caller's to say.
         let state = MemberState { node: self.own.node, epoch: self.own.epoch, ..state };
-        if state.models != self.own.models {
-            self.own_digest = models_digest(&state.models);
+        let digest = state_digest(&state);
+        if digest != self.own_digest {
+            self.own_digest = digest;
+            self.publisher.now();
         }
         self.publisher.changed(&self.own, &state);
         let moved = state.address != self.own.address;
+        if moved {
+            self.doubles.moved(self.own.node, self.own.address, state.address, now);
+        }
         let quiet = MemberState { load: self.own.load, revision: self.own.revision, ..state.clone() };
         self.change = self.change.max(if quiet == self.own { Change::Minor } else { Change::Major });
         self.own = state;
         if moved {
-            self.be_reborn(self.own.address, self.own.epoch.saturating_add(1));
+            self.be_reborn(self.own.address, self.own.epoch.saturating_add(1), now);
         }
         self.roster.set_own(&self.own, Standing::Alive, now);
     }
 
-    fn be_reborn(&mut self, address: SocketAddr, epoch: u64) {
+    fn be_reborn(&mut self, address: SocketAddr, epoch: u64, now: Instant) {
         let Some(next) = self.swim.identity().reborn(address, epoch) else { return };
+        self.rejoin = Some(now);
         if let Err(error) = self.swim.change_identity(next, &mut self.runtime) {
             tracing::debug!(%error, "the own identity stays as it is");
         }
@@ -336,11 +353,24 @@ impl Gossip {
         if self.leaving != Leaving::No {
             return;
         }
-        for target in self.targets.take_due(now, &mut self.rng) {
+        let mut due = self.targets.take_due(now, &mut self.rng);
+        due.extend(self.rejoined_with(now));
+        for target in due {
             if let Err(error) = self.swim.announce(target, &mut self.runtime) {
                 tracing::debug!(%error, "an announcement was not made");
             }
         }
+    }
+
+    /// Whom to tell of a new life of ours. Foca begins it with one round of gossip and then waits to hear from somebody; but
+    /// whoever believes in another life of ours, a double's, sends nothing to this one by itself.
+    fn rejoined_with(&mut self, now: Instant) -> Vec<Identity> {
+        if self.rejoin.take_if(|at| *at <= now).is_none() || self.is_alone() {
+            return Vec::new();
+        }
+        self.rejoin = Some(now + REJOIN_EVERY.mul_f64(self.rng.random_range(0.8..1.2)));
+        let members = self.swim.iter_members().map(|member| member.id().clone());
+        members.sample(&mut self.rng, REJOIN_AT_ONCE)
     }
 
     fn publish(&mut self, now: Instant) {
@@ -360,7 +390,8 @@ impl Gossip {
             leaving: self.leaving != Leaving::No,
             door: self.own.door,
             load: self.own.load,
-            models_digest: self.own_digest,
+            digest: self.own_digest,
+            trust: self.own.trust,
         };
         let told = self.swim.add_broadcast(&summary.encode());
         let sent = if urgent { self.swim.broadcast(&mut self.runtime) } else { Ok(()) };
@@ -389,11 +420,19 @@ impl Gossip {
             self.outputs.push_back(Output::Send { to: to.node, address: to.address, packet });
         }
         while let Some(notification) = self.runtime.to_notify() {
-            if notification == OwnedNotification::Active {
-                self.publisher.now(); // There is somebody to hear it.
+            match notification {
+                OwnedNotification::Active => {
+                    self.rejoin = None;
+                    self.publisher.now(); // There is somebody to hear it.
+                }
+                OwnedNotification::Rejoin(_) => self.rejoin = Some(now),
+                _ => {}
             }
         }
         self.compare(now);
+        self.doubles.forget(now);
+        let doubles = &self.doubles;
+        self.change = self.change.max(self.roster.name_doubles(|node, at| doubles.of(node, at)));
         self.fetch(now);
         self.show(now);
         if self.leaving == Leaving::Done {

@@ -37,6 +37,13 @@ pub(crate) const HINT_ADDRESSES_MAX: usize = 8;
 const HINT_SPACING: Duration = Duration::from_secs(5);
 const HINT_REST_MAX: Duration = Duration::from_secs(60);
 
+/// Addresses at which our own id may live: copies of a disk are few. Any member, and anybody on the LAN, can name some.
+pub(crate) const DOUBTS_MAX: usize = 8;
+/// How long such an address is dialled after it was last named, or answered with our id.
+const DOUBT_FOR: Duration = Duration::from_secs(60);
+/// The rest of one that answered so: three dials before what is known of it is forgotten.
+const DOUBLE_REST: Duration = Duration::from_secs(20);
+
 /// The rests of a member that is alone.
 const RUNGS: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(10)];
@@ -59,6 +66,8 @@ pub(crate) struct Dial {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Member(NodeId),
+    /// Another machine that proved to have our own id.
+    Double,
     /// A peer that is no member.
     NoMember,
     /// Somebody that we do not take, or that does not take us.
@@ -72,6 +81,8 @@ pub(crate) enum Verdict {
     Reached,
     /// The address is our own, as in a list of seeds that all machines share.
     Ourselves,
+    /// Another machine there has our own id.
+    Double,
     WrongIdentity,
     NoMember,
     /// Nobody answered, so many times in a row.
@@ -90,6 +101,8 @@ struct Place {
     seed: bool,
     remembered: bool,
     hinted: bool,
+    /// Our own id may live there; until when that is believed.
+    doubted: Option<Instant>,
     since: Instant,
     /// When the last dial ended.
     last: Option<Instant>,
@@ -109,6 +122,7 @@ impl Place {
             seed: false,
             remembered: false,
             hinted: false,
+            doubted: None,
             since,
             last: None,
             tries: 0,
@@ -121,8 +135,11 @@ impl Place {
 
     /// The first of its sources.
     fn source(&self) -> Option<Source> {
-        let sources =
-            [(self.remembered, Source::Remembered), (self.seed, Source::Seed), (self.hinted, Source::Hint)];
+        let sources = [
+            (self.remembered, Source::Remembered),
+            (self.seed, Source::Seed),
+            (self.hinted || self.doubted.is_some(), Source::Hint),
+        ];
         sources.into_iter().find_map(|(named, source)| named.then_some(source))
     }
 
@@ -135,9 +152,13 @@ impl Place {
             (true, false) if self.reached.is_some() => None,
             (true, false) => (self.seed || self.tries < SLOW_TRIES_MAX).then_some(SLOW_RUNG),
         };
-        let by_hint = self.hinted.then(|| {
+        let by_hint = (self.hinted || self.doubted.is_some()).then(|| {
             let doubled = HINT_SPACING.saturating_mul(1 << self.failures.saturating_sub(1).min(8));
-            doubled.min(HINT_REST_MAX)
+            if self.doubted.is_some() && self.failures == 0 {
+                DOUBLE_REST
+            } else {
+                doubled.min(HINT_REST_MAX)
+            }
         });
         let rest = by_name.into_iter().chain(by_hint).min()?;
         // Jitter must not take a hint below its spacing.
@@ -197,9 +218,33 @@ impl Ladder {
         self.tidy();
     }
 
+    /// Takes in where our own id is said to live, by whomever. Beyond [`DOUBTS_MAX`] addresses none is taken in: those
+    /// that there are end by themselves.
+    pub(crate) fn elsewhere(&mut self, addresses: &[SocketAddr], now: Instant) {
+        self.end_doubts(now);
+        let own = self.own;
+        for address in addresses.iter().map(|address| canonical(*address)) {
+            let known = self.places.contains_key(&Dial { address, expect: Some(own) });
+            let full = DOUBTS_MAX <= self.places.values().filter(|place| place.doubted.is_some()).count();
+            if is_dialable(address) && address != self.own_address && (known || !full) {
+                self.place(address, Some(own), now).doubted = Some(now + DOUBT_FOR);
+            }
+        }
+    }
+
+    fn end_doubts(&mut self, now: Instant) {
+        let doubted =
+            self.places.values_mut().filter(|place| place.doubted.is_some_and(|until| until <= now));
+        let ended = doubted.map(|place| place.doubted = None).count();
+        if 0 < ended {
+            self.tidy();
+        }
+    }
+
     /// Takes in where mDNS says that a member is. `false`: there are too many hints already.
     pub(crate) fn hint(&mut self, node: NodeId, addresses: &[SocketAddr], now: Instant) -> bool {
         if node == self.own {
+            self.elsewhere(addresses, now);
             return true;
         }
         let known = self.is_hinted(node);
@@ -222,7 +267,13 @@ impl Ladder {
 
     /// Takes in that our own address changed.
     pub(crate) fn own_address(&mut self, address: SocketAddr) {
-        self.own_address = canonical(address);
+        let address = canonical(address);
+        if self.own_address != address {
+            self.own_address = address;
+            // Where we were, another may be by now.
+            let ours = self.places.values_mut().filter(|place| place.reached == Some(self.own));
+            ours.for_each(|place| place.reached = None);
+        }
     }
 
     /// Takes in whether anybody else takes part. Who has become alone, and is told so by `true`, begins at the first
@@ -238,6 +289,7 @@ impl Ladder {
 
     /// The next dial that is due, until `None`. It counts as on its way until [`Self::ended`].
     pub(crate) fn next_dial(&mut self, is_active: impl Fn(NodeId) -> bool, now: Instant) -> Option<Dial> {
+        self.end_doubts(now);
         if DIALS_MAX <= self.flying.len() {
             return None;
         }
@@ -280,6 +332,7 @@ impl Ladder {
                 self.reached(node, now);
             }
             (Verdict::Ourselves, _) => place.reached = Some(own),
+            (Verdict::Double, _) => place.failures = 0,
             (Verdict::WrongIdentity | Verdict::NoMember, _) => place.rests_until = Some(now + QUARANTINE),
             (Verdict::Reached | Verdict::Failed(_), _) => {}
         }
@@ -297,7 +350,9 @@ impl Ladder {
 
     /// The places that may be dialled at some time, and when.
     fn waiting(&self, is_active: impl Fn(NodeId) -> bool) -> impl Iterator<Item = (Dial, &Place, Instant)> {
-        let is_there = move |node: Option<NodeId>| node.is_some_and(&is_active);
+        // Whoever has our id is looked for although we are here.
+        let own = self.own;
+        let is_there = move |node: Option<NodeId>| node.is_some_and(|node| node != own && is_active(node));
         self.places.iter().filter_map(move |(dial, place)| {
             let ours = dial.address == self.own_address || place.reached == Some(self.own);
             let flies = self.flying.iter().any(|other| {
@@ -351,6 +406,7 @@ impl Ladder {
 fn judge(dial: Dial, answer: Answer, own: NodeId, failures: u32) -> Verdict {
     match answer {
         Answer::Member(node) if node == own => Verdict::Ourselves,
+        Answer::Double => Verdict::Double,
         Answer::Member(node) if dial.expect.is_some_and(|expected| expected != node) => {
             Verdict::WrongIdentity
         }

@@ -19,6 +19,8 @@
 //!   carrier proves, and nobody is used before that ([`Member::is_usable`]).
 //! * A packet whose SWIM sender is not the holder of the connection's certificate changes nothing.
 //! * An epoch is used once: it is counted on disk, and no clock takes part ([`Opened::epoch`]).
+//! * Of two machines with one node id (a copied disk) each names the other within seconds of a hint, and only one takes
+//!   part ([`Member::double`]). Only a certificate proves it; an earlier life of our own, elsewhere, never does.
 //! * Without mDNS, without seeds or without memory the others are enough.
 //! * The thread never waits for a peer, and nobody waits for the thread: what it has no time for is dropped and
 //!   counted ([`Counters`]).
@@ -35,7 +37,8 @@
 //! | dials at once | 4; of one hinted address one per 5 s, down to one per 60 s |
 //! | questions for a member's state at once | 16 |
 //! | rest of an address where somebody else was | 60 s |
-//! | lives that others may force on us | 8 per 10 s |
+//! | lives that others may force on us | 8 per 10 s, none that a machine with our id would outbid |
+//! | addresses where our own id is looked for | 8, as long as somebody names them |
 //!
 //! # Example
 //!
@@ -95,7 +98,6 @@ pub use counters::{Counters, GossipCounters, MdnsState};
 pub use discovery::{Discovery, DiscoveryConfig, Opened};
 pub use error::DiscoveryError;
 pub use mdns::MdnsConfig;
-pub use summary::models_digest;
 pub use view::{ClusterView, Member};
 
 pub use lineside_wire::Standing;

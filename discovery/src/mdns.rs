@@ -48,8 +48,8 @@ pub(crate) enum MdnsEvent {
     Hint { node: NodeId, addresses: Vec<SocketAddr> },
     /// A member's record ended.
     HintGone(NodeId),
-    /// Our own record came back.
-    OwnHeard,
+    /// Our own record came back, or another machine's with our id.
+    OwnHeard { addresses: Vec<SocketAddr> },
     /// A record of another cluster or version.
     Foreign,
     /// A record that is not what it should be.
@@ -253,17 +253,20 @@ impl Mdns {
             protocol: service.get_property_val_str("v"),
         };
         match hint::judge(&announcement, self.cluster, self.own) {
-            Judged::Own => MdnsEvent::OwnHeard,
             Judged::Foreign => MdnsEvent::Foreign,
             Judged::Invalid => MdnsEvent::Invalid,
+            Judged::Own => MdnsEvent::OwnHeard { addresses: self.addresses_of(service) },
             Judged::Member(node) => {
-                self.read_networks(Instant::now());
-                let told = service.addresses.iter().map(|ip| (ip.to_ip_addr(), interface_of(ip)));
-                let loopback = self.config.loopback;
-                let addresses = hint::near_addresses(told, service.port, loopback, &self.networks);
+                let addresses = self.addresses_of(service);
                 if addresses.is_empty() { MdnsEvent::Invalid } else { MdnsEvent::Hint { node, addresses } }
             }
         }
+    }
+
+    fn addresses_of(&mut self, service: &ResolvedService) -> Vec<SocketAddr> {
+        self.read_networks(Instant::now());
+        let told = service.addresses.iter().map(|ip| (ip.to_ip_addr(), interface_of(ip)));
+        hint::near_addresses(told, service.port, self.config.loopback, &self.networks)
     }
 
     /// The networks that this machine is on now.

@@ -32,8 +32,9 @@ impl Publisher {
 
     /// Weighs a change of our state.
     pub(crate) fn changed(&mut self, old: &MemberState, new: &MemberState) {
-        let loud = |state: &MemberState| (state.draining, state.door, state.epoch);
-        let wanted = if loud(old) != loud(new) || old.models != new.models {
+        // A new trust list is loud: whoever was revoked in it is to be gone everywhere within seconds.
+        let loud = |state: &MemberState| (state.draining, state.door, state.epoch, state.trust);
+        let wanted = if loud(old) != loud(new) {
             Wanted::Now
         } else if old.load != new.load {
             Wanted::Soon
@@ -43,7 +44,7 @@ impl Publisher {
         self.wanted = self.wanted.max(wanted);
     }
 
-    /// Asks for a summary at once: somebody is there to hear it.
+    /// Asks for a summary at once: somebody is there to hear it, or has to ask for our state.
     pub(crate) fn now(&mut self) {
         self.wanted = Wanted::Now;
     }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::{
     Pace,
     gossip::{Gossip, Input, Output},
+    ladder::{Answer, Dial, Ladder, Verdict},
     timers::Timers,
     view::ClusterView,
 };
@@ -42,6 +43,9 @@ pub(crate) fn state_of(n: u8, epoch: u64) -> MemberState {
         load: LoadReport { running: 0, queued: 0, slots: 4 },
         models: vec![],
         certificate_expires: 0,
+        certificate_generation: 1,
+        trust: lineside_wire::TrustStamp::default(),
+        authority: false,
     }
 }
 
@@ -57,37 +61,77 @@ pub(crate) fn model(name: &str) -> ModelInfo {
     }
 }
 
-/// What is on its way.
+/// What is on its way between machines, by their numbers.
 enum Flight {
-    Packet { from: NodeId, to: NodeId, bytes: Bytes },
-    Question { from: NodeId, to: NodeId },
-    Answer { to: NodeId, about: NodeId, state: Option<Box<MemberState>> },
+    Packet {
+        from: NodeId,
+        to: u8,
+        bytes: Bytes,
+    },
+    Question {
+        from: u8,
+        to: u8,
+        about: NodeId,
+    },
+    Answer {
+        to: u8,
+        about: NodeId,
+        state: Option<Box<MemberState>>,
+    },
+    /// A dial of the ladder, until it reaches somebody.
+    Dial {
+        from: u8,
+        dial: Dial,
+    },
+    Dialled {
+        from: u8,
+        dial: Dial,
+        state: Option<Box<MemberState>>,
+    },
 }
 
 pub(crate) struct Machine {
     pub(crate) gossip: Gossip,
+    pub(crate) ladder: Ladder,
     pub(crate) own: MemberState,
     pub(crate) view: Arc<ClusterView>,
     pub(crate) left: bool,
     pub(crate) contested: bool,
-    pub(crate) saw_double: bool,
+    /// The node ids that were told of as doubled, with the other's address, and when.
+    pub(crate) doubles: Vec<(NodeId, SocketAddr, Instant)>,
     pub(crate) lives: u32,
+    /// Dials of the ladder.
+    pub(crate) dials: u32,
     running: bool,
 }
 
 pub(crate) struct Floor {
     pub(crate) now: Instant,
-    pub(crate) machines: BTreeMap<NodeId, Machine>,
+    /// By number. Machines of one number have one node id; a copied disk is a machine with another's id.
+    pub(crate) machines: BTreeMap<u8, Machine>,
     start: Instant,
     seed: u64,
     rng: StdRng,
     loss: f64,
     flights: Timers<Flight>,
-    /// Who is connected with whom: packets go over the connection that stands, wherever the other is believed to be.
-    links: BTreeSet<(NodeId, NodeId)>,
+    /// Who is connected with whom, the newest last: packets go over the connection that stands, wherever the other is
+    /// believed to be; of several, over the one with the address.
+    links: Vec<(u8, u8)>,
     /// Machines on the far side of the broken cable.
-    far: BTreeSet<NodeId>,
+    far: BTreeSet<u8>,
     pub(crate) pace: Pace,
+}
+
+impl Machine {
+    fn next_wake(&self, now: Instant) -> Option<Instant> {
+        let dial = self.ladder.next_wake(|node| self.gossip.is_active(node));
+        self.gossip.next_wake(now).into_iter().chain(dial).min()
+    }
+
+    /// Where this machine sees a double of a node.
+    pub(crate) fn double_of(&self, n: u8) -> Option<SocketAddr> {
+        self.view.member(node(n)).and_then(|row| row.double)
+    }
 }
 
 impl Floor {
@@ -101,7 +145,7 @@ impl Floor {
             rng: StdRng::seed_from_u64(seed),
             loss,
             flights: Timers::new(),
-            links: BTreeSet::new(),
+            links: Vec::new(),
             far: BTreeSet::new(),
             pace: Pace::Lan,
         }
@@ -132,23 +176,37 @@ impl Floor {
 
     /// Starts a machine that has another address than machines of its number have.
     pub(crate) fn start_at(&mut self, n: u8, epoch: u64, address: SocketAddr) {
-        let own = MemberState { address, ..state_of(n, epoch) };
-        let rng = StdRng::seed_from_u64(self.seed ^ (u64::from(n) << 32) ^ epoch);
-        let gossip = Gossip::new(CLUSTER, self.pace, own.clone(), self.now, rng);
+        self.start_with(n, MemberState { address, ..state_of(n, epoch) }, &[]);
+    }
+
+    /// Starts a machine whose disk is a copy of another's; its address is its own.
+    pub(crate) fn start_copy(&mut self, n: u8, of: u8, epoch: u64, seeds: &[u8]) {
+        let own = MemberState { address: state_of(n, epoch).address, ..state_of(of, epoch) };
+        self.start_with(n, own, seeds);
+    }
+
+    pub(crate) fn start_with(&mut self, n: u8, own: MemberState, seeds: &[u8]) {
+        let seed = self.seed ^ (u64::from(n) << 32) ^ own.epoch;
+        let gossip = Gossip::new(CLUSTER, self.pace, own.clone(), self.now, StdRng::seed_from_u64(seed));
+        let mut ladder = Ladder::new(own.node, own.address, StdRng::seed_from_u64(!seed));
+        let seeds: Vec<SocketAddr> = seeds.iter().map(|n| state_of(*n, 1).address).collect();
+        ladder.seeds(&seeds, self.now);
         let members = BTreeMap::new();
         let view = Arc::new(ClusterView { own: own.node, cluster: CLUSTER, members });
         let machine = Machine {
             gossip,
+            ladder,
             own,
             view,
             left: false,
             contested: false,
-            saw_double: false,
+            doubles: Vec::new(),
             lives: 0,
+            dials: 0,
             running: true,
         };
-        self.machines.insert(node(n), machine);
-        self.links.retain(|(a, b)| ![*a, *b].contains(&node(n)));
+        self.machines.insert(n, machine);
+        self.links.retain(|(a, b)| ![*a, *b].contains(&n));
         self.tell(n, Input::Wake);
     }
 
@@ -159,7 +217,7 @@ impl Floor {
     /// Two machines greet each other, as a dial does.
     pub(crate) fn greet(&mut self, from: u8, to: u8) {
         let (caller, answerer) = (self.machine(from).own.clone(), self.machine(to).own.clone());
-        self.connect(caller.node, answerer.node);
+        self.connect(from, to);
         self.tell(to, Input::Met(Box::new(caller)));
         self.tell(from, Input::Met(Box::new(answerer)));
     }
@@ -169,23 +227,24 @@ impl Floor {
         change(own);
         own.revision += 1;
         let own = Box::new(own.clone());
+        self.machine(n).ladder.own_address(own.address);
         self.tell(n, Input::Own(own));
     }
 
     pub(crate) fn cut_off(&mut self, far: impl IntoIterator<Item = u8>) {
-        self.far = far.into_iter().map(node).collect();
+        self.far = far.into_iter().collect();
     }
 
     pub(crate) fn tell(&mut self, n: u8, input: Input) {
-        self.hand_over(node(n), input);
+        self.hand_over(n, input);
     }
 
     pub(crate) fn machine(&mut self, n: u8) -> &mut Machine {
-        self.machines.get_mut(&node(n)).expect("the machine was started")
+        self.machines.get_mut(&n).expect("the machine was started")
     }
 
     pub(crate) fn standing(&self, of: u8, seen_by: u8) -> Option<Standing> {
-        self.machines[&node(seen_by)].view.member(node(of)).map(|member| member.standing)
+        self.machines[&seen_by].view.member(node(of)).map(|member| member.standing)
     }
 
     pub(crate) fn running(&self) -> impl Iterator<Item = &Machine> {
@@ -219,35 +278,70 @@ impl Floor {
 
     /// Goes to the next thing that happens, at most to `end`.
     pub(crate) fn step(&mut self, end: Instant) {
-        let wakes = self.running().filter_map(|machine| machine.gossip.next_wake(self.now));
+        let wakes = self.running().filter_map(|machine| machine.next_wake(self.now));
         let next = wakes.chain(self.flights.next()).min().unwrap_or(end).min(end);
         self.now = self.now.max(next);
         for flight in self.flights.take_due(self.now) {
             self.land(flight);
         }
         let now = self.now;
-        let due = |machine: &Machine| machine.gossip.next_wake(now).is_some_and(|wake| wake <= now);
-        let due: Vec<NodeId> = self.running().filter(|m| due(m)).map(|machine| machine.own.node).collect();
-        for machine in due {
+        let due = |machine: &Machine| machine.next_wake(now).is_some_and(|wake| wake <= now);
+        let due = self.machines.iter().filter(|(_, m)| m.running && due(m)).map(|(n, _)| *n);
+        for machine in due.collect::<Vec<_>>() {
             self.hand_over(machine, Input::Wake);
         }
     }
 
     fn land(&mut self, flight: Flight) {
+        let back = self.now + Duration::from_millis(2);
         match flight {
             Flight::Packet { from, to, bytes } => self.hand_over(to, Input::Packet { from, bytes }),
-            Flight::Question { from, to } => {
+            Flight::Question { from, to, about } => {
                 let answerer = self.machines.get(&to).filter(|machine| machine.running);
                 let reached = answerer.filter(|_| !self.is_cut(from, to));
                 let state = reached.map(|machine| Box::new(machine.own.clone()));
-                let back = self.now + Duration::from_millis(2);
-                self.flights.set(back, Flight::Answer { to: from, about: to, state });
+                self.flights.set(back, Flight::Answer { to: from, about, state });
             }
             Flight::Answer { to, about, state } => self.hand_over(to, Input::Fetched { node: about, state }),
+            Flight::Dial { from, dial } => self.dial_lands(from, dial),
+            Flight::Dialled { from, dial, state } => self.dial_ended(from, dial, state),
         }
     }
 
-    fn hand_over(&mut self, to: NodeId, input: Input) {
+    /// A handshake is repeated until it is through: no loss.
+    fn dial_lands(&mut self, from: u8, dial: Dial) {
+        let there = self.at(dial.address).filter(|to| !self.is_cut(from, *to));
+        let (Some(to), true) = (there, self.machines[&from].running) else {
+            let after = self.now + Duration::from_secs(2);
+            return self.flights.set(after, Flight::Dialled { from, dial, state: None });
+        };
+        if !self.links.contains(&(from, to)) {
+            // Over a connection that stands nobody is greeted anew.
+            self.connect(from, to);
+            let caller = Box::new(self.machines[&from].own.clone());
+            self.hand_over(to, Input::Met(caller));
+        }
+        let state = Some(Box::new(self.machines[&to].own.clone()));
+        self.flights.set(self.now + Duration::from_millis(2), Flight::Dialled { from, dial, state });
+    }
+
+    /// As the driver does.
+    fn dial_ended(&mut self, from: u8, dial: Dial, state: Option<Box<MemberState>>) {
+        let now = self.now;
+        let machine = self.machine(from);
+        let answer = match &state {
+            Some(state) if machine.gossip.is_double(state, now) => Answer::Double,
+            Some(state) => Answer::Member(state.node),
+            None => Answer::Nobody,
+        };
+        let verdict = machine.ladder.ended(dial, answer, now);
+        match (verdict, state) {
+            (Verdict::Reached | Verdict::Double, Some(state)) => self.hand_over(from, Input::Met(state)),
+            _ => self.hand_over(from, Input::Wake),
+        }
+    }
+
+    fn hand_over(&mut self, to: u8, input: Input) {
         let now = self.now;
         let Some(machine) = self.machines.get_mut(&to).filter(|machine| machine.running) else { return };
         machine.gossip.handle(input, now);
@@ -263,45 +357,66 @@ impl Floor {
                 Output::View(view) => machine.view = view,
                 Output::Gone(_) => {}
                 Output::Contested => machine.contested = true,
-                Output::Double { .. } => machine.saw_double = true,
+                Output::Double { node, other, .. } => machine.doubles.push((node, other, now)),
+                Output::Elsewhere(address) => machine.ladder.elsewhere(&[address], now),
                 Output::Left => machine.left = true,
             }
+        }
+        if machine.ladder.alone(machine.gossip.is_alone()) {
+            let last = machine.view.members.values().map(|member| (member.node, member.address));
+            machine.ladder.remember(last, now);
+        }
+        let gossip = &machine.gossip;
+        while let Some(dial) = machine.ladder.next_dial(|node| gossip.is_active(node), now) {
+            machine.dials += 1;
+            self.flights.set(now + Duration::from_millis(2), Flight::Dial { from: to, dial });
         }
         for (target, address, packet) in sent {
             self.launch(to, target, address, packet);
         }
     }
 
-    /// Whether one is connected with another, or is now, because a dial to this address reaches it.
-    fn reaches(&mut self, from: NodeId, to: NodeId, address: SocketAddr) -> bool {
-        let there = self.machines.get(&to).filter(|machine| machine.running);
-        let found = there.is_some_and(|machine| machine.own.address == address) && !self.is_cut(from, to);
-        if found {
-            self.connect(from, to);
-        }
-        found || self.links.contains(&(from, to))
+    /// The running machine that listens there.
+    fn at(&self, address: SocketAddr) -> Option<u8> {
+        let mut running = self.machines.iter().filter(|(_, machine)| machine.running);
+        running.find(|(_, machine)| machine.own.address == address).map(|(n, _)| *n)
     }
 
-    fn connect(&mut self, a: NodeId, b: NodeId) {
+    /// The machine that a packet to a node goes to: one that is connected, or is now, because a dial reaches it.
+    fn route(&mut self, from: u8, node: NodeId, address: SocketAddr) -> Option<u8> {
+        let with = |to: &u8| self.machines.get(to).is_some_and(|machine| machine.own.node == node);
+        let linked: Vec<u8> =
+            self.links.iter().filter(|(a, to)| *a == from && with(to)).map(|l| l.1).collect();
+        let there = self.at(address).filter(|to| with(to) && !self.is_cut(from, *to));
+        let known = there.filter(|to| linked.contains(to)).or_else(|| linked.last().copied());
+        if known.is_some() {
+            return known;
+        }
+        self.connect(from, there?);
+        there
+    }
+
+    fn connect(&mut self, a: u8, b: u8) {
+        self.links.retain(|link| ![(a, b), (b, a)].contains(link));
         self.links.extend([(a, b), (b, a)]);
     }
 
-    fn launch(&mut self, from: NodeId, to: NodeId, address: SocketAddr, packet: Option<Bytes>) {
+    fn launch(&mut self, from: u8, node: NodeId, address: SocketAddr, packet: Option<Bytes>) {
         let land = self.now + Duration::from_micros(self.rng.random_range(1000..2000));
-        let reaches = self.reaches(from, to, address);
-        match packet {
-            None if reaches => self.flights.set(land, Flight::Question { from, to }),
-            None => {
-                let answer = Flight::Answer { to: from, about: to, state: None };
+        let (to, sender) = (self.route(from, node, address), self.machines[&from].own.node);
+        match (packet, to) {
+            (None, Some(to)) => self.flights.set(land, Flight::Question { from, to, about: node }),
+            (None, None) => {
+                let answer = Flight::Answer { to: from, about: node, state: None };
                 self.flights.set(land + Duration::from_secs(1), answer);
             }
-            Some(_) if !reaches => {}
-            Some(_) if self.rng.random_bool(self.loss) || self.is_cut(from, to) => {}
-            Some(bytes) => self.flights.set(land, Flight::Packet { from, to, bytes }),
+            (Some(_), None) => {}
+            (Some(_), Some(to)) if self.rng.random_bool(self.loss) || self.is_cut(from, to) => {}
+            (Some(bytes), Some(to)) => self.flights.set(land, Flight::Packet { from: sender, to, bytes }),
         }
     }
 
-    fn is_cut(&self, a: NodeId, b: NodeId) -> bool {
+    fn is_cut(&self, a: u8, b: u8) -> bool {
         self.far.contains(&a) != self.far.contains(&b)
     }
 

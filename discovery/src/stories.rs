@@ -1,10 +1,12 @@
 //! What the cluster does, told in virtual time.
 
-use std::time::Duration;
+mod doubles;
+
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use foca::{Header, Member, Message, State};
-use lineside_wire::{LoadReport, NodeId};
+use lineside_wire::{LoadReport, NodeId, TrustStamp};
 
 use crate::{
     MEMBERS_MAX, Pace, Standing,
@@ -165,7 +167,10 @@ fn a_member_that_lost_its_state_and_its_address_gets_past_its_earlier_lives() {
             "seed {seed}, epoch {epoch}: others paid"
         );
         assert!(floor.all_see(4), "seed {seed}, epoch {epoch}: it did not stay");
-        assert!(!floor.running().any(|m| m.saw_double), "seed {seed}, epoch {epoch}: taken for a double");
+        assert!(
+            floor.running().all(|m| m.doubles.is_empty()),
+            "seed {seed}, epoch {epoch}: taken for a double"
+        );
     }
 }
 
@@ -185,7 +190,7 @@ fn a_parted_cluster_heals() {
 fn a_member_that_lost_everybody_is_taken_back_by_one_greeting() {
     let mut floor = Floor::formed(3, 3, 0.0);
     floor.cut_off([3]);
-    floor.until(20, "the lonely one is alone", |floor| floor.machines[&node(3)].gossip.is_alone());
+    floor.until(20, "the lonely one is alone", |floor| floor.machines[&3].gossip.is_alone());
     floor.cut_off([]);
     floor.greet(3, 1);
     floor.until(5, "it is back", |floor| floor.all_see(3));
@@ -280,6 +285,39 @@ fn new_models_are_asked_for_and_draining_is_seen() {
 }
 
 #[test]
+fn a_new_trust_list_is_heard_of_within_a_second_and_by_late_joiners_too() {
+    for (seed, loss) in SEEDS.flat_map(|seed| [(seed, 0.0), (seed, 0.05)]) {
+        let mut floor = Floor::formed(10, seed, loss);
+        floor.pass(Duration::from_secs(5));
+        let stamp = TrustStamp { number: 2, hash: 7 };
+        floor.change(2, |own| own.trust = stamp);
+        let knows = |floor: &Floor| {
+            floor.running().all(|m| m.view.member(node(2)).is_some_and(|member| member.trust == stamp))
+        };
+        let took = floor.until(5, "all know of the list", knows);
+        assert!(took <= Duration::from_secs(1), "seed {seed}, loss {loss}: it took {took:?}");
+
+        floor.start(11, 1);
+        floor.greet(11, 3);
+        floor.until(10, "the late one knows it too", |floor| floor.all_see(11) && knows(floor));
+    }
+}
+
+#[test]
+fn a_renewed_certificate_is_asked_for() {
+    for seed in SEEDS {
+        let mut floor = Floor::formed(4, seed, 0.05);
+        floor.change(2, |own| (own.certificate_expires, own.certificate_generation) = (99, 2));
+        floor.until(5, "all know the certificate", |floor| {
+            floor.running().all(|m| {
+                let state = m.view.member(node(2)).and_then(|member| member.state.as_ref());
+                state.is_some_and(|s| (s.certificate_expires, s.certificate_generation) == (99, 2))
+            })
+        });
+    }
+}
+
+#[test]
 fn a_forged_summary_lives_until_its_owners_next_word() {
     let mut floor = Floor::formed(3, 1, 0.0);
     let forged = MemberSummary {
@@ -291,7 +329,8 @@ fn a_forged_summary_lives_until_its_owners_next_word() {
         leaving: false,
         door: false,
         load: LoadReport::default(),
-        models_digest: 1,
+        digest: 1,
+        trust: TrustStamp { number: 9, hash: 9 },
     };
     let bytes = forged.encode();
     let mut tail = u16::try_from(bytes.len()).unwrap().to_be_bytes().to_vec();
@@ -312,7 +351,7 @@ fn a_member_that_says_goodbye_has_left() {
     for (count, seed) in SEEDS.flat_map(|seed| [(3, seed), (10, seed)]) {
         let mut floor = Floor::formed(count, seed, 0.0);
         floor.tell(2, Input::Leave);
-        let took = floor.until(2, "the goodbye is said", |floor| floor.machines[&node(2)].left);
+        let took = floor.until(2, "the goodbye is said", |floor| floor.machines[&2].left);
         assert!(took < Duration::from_secs(1));
         floor.kill(2);
         floor.until(3, "all know that it left", |floor| {
@@ -332,7 +371,7 @@ fn a_member_that_leaves_while_it_waits_for_an_answer_leaves_in_time() {
     floor.tell(2, Input::Leave);
     floor.until(2, "the goodbye is said", |floor| {
         let now = floor.now;
-        let machine = &floor.machines[&node(2)];
+        let machine = &floor.machines[&2];
         assert!(
             machine.left || machine.gossip.next_wake(now).is_none_or(|wake| now < wake),
             "it turns without rest"
@@ -348,7 +387,7 @@ fn a_change_after_the_goodbye_does_not_take_it_back() {
     floor.change(2, |own| own.load.running = 3);
     floor.pass(Duration::from_millis(50));
     assert!(floor.machine(1).view.member(node(2)).is_some_and(|member| member.draining));
-    floor.until(2, "the goodbye is said", |floor| floor.machines[&node(2)].left);
+    floor.until(2, "the goodbye is said", |floor| floor.machines[&2].left);
     assert_eq!(floor.standing(2, 2), Some(Standing::Left));
 }
 
@@ -412,6 +451,6 @@ fn two_processes_with_one_node_id_are_told_of_by_whoever_hears_both() {
         floor.tell(1, Input::Packet { from: node(2), bytes: bytes.clone() });
         floor.pass(Duration::from_millis(100));
     }
-    assert!(floor.machine(1).saw_double);
-    assert!(!floor.machine(3).saw_double, "it has heard one of them only");
+    assert_eq!(floor.machine(1).double_of(2), Some(double.address));
+    assert!(floor.machine(3).doubles.is_empty(), "it has heard one of them only");
 }

@@ -1,21 +1,22 @@
 //! What a member says of itself in gossip: small, often, and only about itself.
 //!
-//! Everything larger (the models) is fetched by a call when [`MemberSummary::models_digest`] says that it changed.
+//! Everything larger (the models, the certificate) is fetched by a call when [`MemberSummary::digest`] says that it
+//! changed.
 //! Members pass summaries on. One that comes from its owner outranks all hearsay, and an owner who hears a
 //! number above its own goes past it: a forged summary lives until the owner's next word.
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 use bytes::{Buf, BufMut};
-use lineside_wire::{LoadReport, ModelInfo, NodeId};
+use lineside_wire::{LoadReport, MemberState, ModelInfo, NodeId, TrustStamp};
 
 use crate::{MEMBERS_MAX, identity::Identity};
 
 /// First byte of a summary; other numbers are other kinds of news, ignored by members that do not know them.
 const SUMMARY_KIND: u8 = 1;
 
-/// Kind, node, epoch, sequence, revision, flags, load, digest.
-const SUMMARY_BYTES: usize = 1 + 16 + 8 + 8 + 8 + 1 + 12 + 8;
+/// Kind, node, epoch, sequence, revision, flags, load, digest, trust.
+const SUMMARY_BYTES: usize = 1 + 16 + 8 + 8 + 8 + 1 + 12 + 8 + 16;
 
 /// Largest broadcast of any kind: several must fit one packet.
 pub(crate) const BROADCAST_BYTES_MAX: usize = 512;
@@ -38,7 +39,10 @@ pub(crate) struct MemberSummary {
     pub(crate) leaving: bool,
     pub(crate) door: bool,
     pub(crate) load: LoadReport,
-    pub(crate) models_digest: u64,
+    /// Of the state's slow parts: see [`state_digest`].
+    pub(crate) digest: u64,
+    /// The newest trust list that it goes by: whoever has an older one asks it for this one.
+    pub(crate) trust: TrustStamp,
 }
 
 /// Why bytes are no summary.
@@ -69,7 +73,9 @@ impl MemberSummary {
         bytes.put_u32(self.load.running);
         bytes.put_u32(self.load.queued);
         bytes.put_u32(self.load.slots);
-        bytes.put_u64(self.models_digest);
+        bytes.put_u64(self.digest);
+        bytes.put_u64(self.trust.number);
+        bytes.put_u64(self.trust.hash);
         bytes
     }
 
@@ -100,7 +106,8 @@ impl MemberSummary {
             leaving: flags & FLAG_LEAVING != 0,
             door: flags & FLAG_DOOR != 0,
             load,
-            models_digest: bytes.get_u64(),
+            digest: bytes.get_u64(),
+            trust: TrustStamp { number: bytes.get_u64(), hash: bytes.get_u64() },
         }))
     }
 }
@@ -192,34 +199,48 @@ impl foca::BroadcastHandler<Identity> for SummaryHandler {
     }
 }
 
-/// A number for a list of models: equal lists have equal numbers on every machine and in every build.
+/// A number for what a member says of itself and no summary carries: its models, its certificate, its names. They change
+/// seldom, and whoever knows another number asks for the state.
 ///
-/// FNV-1a over everything that a caller could notice. It guards against missing a change, not against malice:
-/// each member publishes its own.
-#[must_use]
-pub fn models_digest(models: &[ModelInfo]) -> u64 {
-    let mut digest = Fnv(0xcbf2_9ce4_8422_2325);
-    for model in models {
-        digest.text(model.name.as_str());
-        digest.bytes(&model.version.0.to_be_bytes());
-        digest.text(model.state.as_str());
-        digest.text(model.reason.as_deref().unwrap_or(""));
-        digest.bytes(&model.slots.to_be_bytes());
-        for (kind, specs) in [(0, &model.inputs), (1, &model.outputs)] {
-            for spec in specs {
-                digest.bytes(&[kind]);
-                digest.text(&spec.name);
-                digest.text(spec.datatype.as_str());
-                spec.shape.iter().for_each(|dimension| digest.bytes(&dimension.to_be_bytes()));
-            }
-        }
-    }
+/// FNV-1a: equal states have equal numbers on every machine and in every build. It guards against missing a change, not
+/// against malice: each member publishes its own.
+pub(crate) fn state_digest(state: &MemberState) -> u64 {
+    let mut digest = Fnv::new();
+    digest.models(&state.models);
+    digest.text(&state.name);
+    digest.text(&state.software);
+    digest.text(&state.http.as_ref().map(ToString::to_string).unwrap_or_default());
+    digest.bytes(&state.certificate_expires.to_be_bytes());
+    digest.bytes(&state.certificate_generation.to_be_bytes());
+    digest.bytes(&[u8::from(state.authority)]);
     digest.0
 }
 
 struct Fnv(u64);
 
 impl Fnv {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn models(&mut self, models: &[ModelInfo]) {
+        for model in models {
+            self.text(model.name.as_str());
+            self.bytes(&model.version.0.to_be_bytes());
+            self.text(model.state.as_str());
+            self.text(model.reason.as_deref().unwrap_or(""));
+            self.bytes(&model.slots.to_be_bytes());
+            for (kind, specs) in [(0, &model.inputs), (1, &model.outputs)] {
+                for spec in specs {
+                    self.bytes(&[kind]);
+                    self.text(&spec.name);
+                    self.text(spec.datatype.as_str());
+                    spec.shape.iter().for_each(|dimension| self.bytes(&dimension.to_be_bytes()));
+                }
+            }
+        }
+    }
+
     fn bytes(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
@@ -228,7 +249,8 @@ impl Fnv {
 
     /// Text with its length, so that two neighbours cannot trade letters.
     fn text(&mut self, text: &str) {
-        self.bytes(&text.len().to_be_bytes());
+        // Eight bytes also where a length has four.
+        self.bytes(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
         self.bytes(text.as_bytes());
     }
 }
@@ -239,6 +261,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sim::{model, state_of};
+
+    /// Behind kind, node, epoch, sequence and revision.
+    const FLAGS_AT: usize = 1 + 16 + 8 + 8 + 8;
 
     const PRESS: NodeId = NodeId::from_bytes([1; 16]);
     const WELD: NodeId = NodeId::from_bytes([2; 16]);
@@ -253,8 +279,49 @@ mod tests {
             leaving: false,
             door: false,
             load: LoadReport::default(),
-            models_digest: 0,
+            digest: 0,
+            trust: TrustStamp::default(),
         }
+    }
+
+    fn summaries() -> impl Strategy<Value = MemberSummary> {
+        let numbers = any::<(u64, u64, u64, u64, u64, u64)>();
+        (any::<[u8; 16]>(), numbers, any::<(bool, bool, bool)>(), any::<(u32, u32, u32)>()).prop_map(
+            |(node, numbers, flags, load)| MemberSummary {
+                node: NodeId::from_bytes(node),
+                epoch: numbers.0,
+                sequence: numbers.1,
+                revision: numbers.2,
+                draining: flags.0,
+                leaving: flags.1,
+                door: flags.2,
+                load: LoadReport { running: load.0, queued: load.1, slots: load.2 },
+                digest: numbers.3,
+                trust: TrustStamp { number: numbers.4, hash: numbers.5 },
+            },
+        )
+    }
+
+    #[test]
+    fn the_layout_is_the_one_that_is_written_down() {
+        // docs/PROTOCOL.md, 11: other programs read these bytes.
+        let summary = MemberSummary {
+            draining: true,
+            door: true,
+            load: LoadReport { running: 1, queued: 2, slots: 3 },
+            digest: 0x0d0d,
+            trust: TrustStamp { number: 7, hash: 0x0abc },
+            ..summary(WELD, 5, 9)
+        };
+        let hex: String = summary.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+        let node = "02".repeat(16);
+        assert_eq!(
+            hex,
+            format!(
+                "01{node}00000000000000050000000000000009000000000000000005\
+                 0000000100000002000000030000000000000d0d00000000000000070000000000000abc"
+            )
+        );
     }
 
     #[test]
@@ -292,52 +359,62 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_tells_every_change_of_a_model() {
-        let add = ModelInfo {
-            name: "add".parse().unwrap(),
-            version: ModelVersion(1),
-            state: ModelState::Ready,
-            reason: None,
-            inputs: vec![],
-            outputs: vec![],
-            slots: 1,
-        };
-        let digest = models_digest(std::slice::from_ref(&add));
-        assert_eq!(digest, models_digest(std::slice::from_ref(&add)));
-        let changes = [
-            ModelInfo { name: "adds".parse().unwrap(), ..add.clone() },
-            ModelInfo { version: ModelVersion(2), ..add.clone() },
-            ModelInfo { state: ModelState::Unavailable, ..add.clone() },
-            ModelInfo { reason: Some("damaged".into()), ..add.clone() },
-            ModelInfo { slots: 2, ..add.clone() },
+    fn a_digest_tells_every_slow_change_and_no_fast_one() {
+        let mut state = state_of(2, 1);
+        state.models = vec![model("add")];
+        let digest = state_digest(&state);
+        let add = &state.models[0];
+        let models = [
+            vec![],
+            vec![ModelInfo { name: "adds".parse().unwrap(), ..add.clone() }],
+            vec![ModelInfo { version: ModelVersion(2), ..add.clone() }],
+            vec![ModelInfo { state: ModelState::Unavailable, ..add.clone() }],
+            vec![ModelInfo { reason: Some("damaged".into()), ..add.clone() }],
+            vec![ModelInfo { slots: 7, ..add.clone() }],
         ];
-        for changed in changes {
-            assert_ne!(models_digest(std::slice::from_ref(&changed)), digest, "{changed:?}");
+        let other_models = models.map(|models| MemberState { models, ..state.clone() });
+        let others = [
+            MemberState { name: "weld".into(), ..state.clone() },
+            MemberState { software: "0.2.0".into(), ..state.clone() },
+            MemberState { http: Some(state.address), ..state.clone() },
+            MemberState { certificate_expires: 7, ..state.clone() },
+            MemberState { certificate_generation: 2, ..state.clone() },
+            MemberState { authority: true, ..state.clone() },
+        ];
+        for changed in other_models.iter().chain(&others) {
+            assert_ne!(state_digest(changed), digest, "{changed:?}");
         }
-        assert_ne!(models_digest(&[]), digest);
+        let load = LoadReport { running: 9, queued: 9, slots: 9 };
+        let trust = TrustStamp { number: 9, hash: 9 };
+        let fast = MemberState { load, trust, draining: true, door: true, revision: 9, epoch: 9, ..state };
+        assert_eq!(state_digest(&fast), digest);
     }
 
     proptest! {
         #[test]
-        fn every_summary_comes_back_as_it_was(
-            node in any::<[u8; 16]>(), numbers in any::<(u64, u64, u64, u64)>(),
-            flags in any::<(bool, bool, bool)>(), load in any::<(u32, u32, u32)>(),
-        ) {
-            let summary = MemberSummary {
-                node: NodeId::from_bytes(node),
-                epoch: numbers.0,
-                sequence: numbers.1,
-                revision: numbers.2,
-                draining: flags.0,
-                leaving: flags.1,
-                door: flags.2,
-                load: LoadReport { running: load.0, queued: load.1, slots: load.2 },
-                models_digest: numbers.3,
-            };
+        fn every_summary_comes_back_as_it_was(summary in summaries()) {
             let bytes = summary.encode();
-            prop_assert!(bytes.len() <= BROADCAST_BYTES_MAX);
+            prop_assert_eq!(bytes.len(), SUMMARY_BYTES);
             prop_assert_eq!(MemberSummary::decode(&bytes), Ok(Some(summary)));
-            prop_assert!(MemberSummary::decode(&bytes[..bytes.len() - 1]).is_err());
+        }
+
+        #[test]
+        fn the_neighbours_of_a_summary_are_refused(summary in summaries(), bytes in 0..SUMMARY_BYTES) {
+            let whole = summary.encode();
+            // Cut anywhere, also where a summary without a trust list would end; with a byte too many; with an
+            // unknown flag.
+            prop_assert_eq!(MemberSummary::decode(&whole[..bytes]), Err(InvalidSummary::Length(bytes)));
+            let long = [&whole[..], &[0]].concat();
+            prop_assert_eq!(MemberSummary::decode(&long), Err(InvalidSummary::Length(SUMMARY_BYTES + 1)));
+            for bit in 3..8 {
+                let mut flagged = whole.clone();
+                flagged[FLAGS_AT] |= 1 << bit;
+                prop_assert_eq!(MemberSummary::decode(&flagged), Err(InvalidSummary::Flags(flagged[FLAGS_AT])));
+            }
+            // Another kind is other news, and none of ours.
+            let mut other = whole;
+            other[0] = SUMMARY_KIND + 1;
+            prop_assert_eq!(MemberSummary::decode(&other), Ok(None));
         }
 
         #[test]

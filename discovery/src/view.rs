@@ -5,12 +5,12 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
-use lineside_wire::{ClusterId, LoadReport, MemberState, NodeId, Standing};
+use lineside_wire::{ClusterId, LoadReport, MemberState, NodeId, Standing, TrustStamp};
 use tokio::time::Instant;
 
 use crate::{
     identity::Identity,
-    summary::{MemberSummary, models_digest},
+    summary::{MemberSummary, state_digest},
 };
 
 /// One member as this process sees it.
@@ -32,6 +32,12 @@ pub struct Member {
     pub seen: Instant,
     /// Counts its lives.
     pub epoch: u64,
+    /// The newest trust list that it goes by, by gossip or by its own state: its owner's words, as the load.
+    pub trust: TrustStamp,
+    /// Where another machine with the same node id was heard within the last minute: one of the two disks is a copy. In
+    /// this process's own row it is proven by that machine's certificate; in others' rows by their packets, each
+    /// over a connection that proves the id.
+    pub double: Option<SocketAddr>,
 }
 
 impl Member {
@@ -85,7 +91,7 @@ pub(crate) struct Roster {
     view: ClusterView,
     /// States of peers that SWIM has not listed yet: the greeting comes first.
     early: BTreeMap<NodeId, MemberState>,
-    /// Of the models in each row's state: computed once, compared often.
+    /// Of each row's state: computed once, compared often.
     digests: BTreeMap<NodeId, u64>,
 }
 
@@ -116,6 +122,7 @@ impl Roster {
 
     /// Writes this process's own row.
     pub(crate) fn set_own(&mut self, own: &MemberState, standing: Standing, now: Instant) {
+        let double = self.get(own.node).and_then(|row| row.double);
         let row = Member {
             node: own.node,
             address: own.address,
@@ -125,6 +132,8 @@ impl Roster {
             draining: own.draining,
             seen: now,
             epoch: own.epoch,
+            trust: own.trust,
+            double,
         };
         self.view.members.insert(own.node, Arc::new(row));
     }
@@ -148,7 +157,7 @@ impl Roster {
         let Some(row) = self.view.members.get_mut(&identity.node) else {
             let state = self.early.remove(&identity.node);
             if let Some(state) = &state {
-                self.digests.insert(identity.node, models_digest(&state.models));
+                self.digests.insert(identity.node, state_digest(state));
             }
             let row = Member {
                 node: identity.node,
@@ -159,12 +168,17 @@ impl Roster {
                 draining: false,
                 seen: now,
                 epoch: identity.epoch,
+                trust: TrustStamp::default(),
+                double: None,
             };
             self.view.members.insert(identity.node, Arc::new(refreshed(row, summary)));
             return Change::Major;
         };
         let same_life = (row.epoch, row.address) == (identity.epoch, identity.address);
-        if same_life && row.standing == standing && newest(row, summary) == (row.load, row.draining) {
+        if same_life
+            && row.standing == standing
+            && newest(row, summary) == (row.load, row.draining, row.trust)
+        {
             return Change::None; // By far the most frequent case: nothing is copied for it.
         }
         let seen = if same_life { row.seen } else { now };
@@ -192,7 +206,7 @@ impl Roster {
         let newer = row.state.as_ref().is_none_or(|known| version(known) <= version(&state));
         let mut next = Member { seen: now, ..(**row).clone() };
         if newer {
-            self.digests.insert(state.node, models_digest(&state.models));
+            self.digests.insert(state.node, state_digest(&state));
             next.state = Some(state);
         }
         let summary = summary.filter(|summary| summary.epoch == row.epoch);
@@ -207,6 +221,22 @@ impl Roster {
         if let Some(row) = self.view.members.get_mut(&node) {
             Arc::make_mut(row).seen = now;
         }
+    }
+
+    /// Writes where another machine with the same node id was heard, as `double_of` says of a member and its address.
+    pub(crate) fn name_doubles(
+        &mut self,
+        double_of: impl Fn(NodeId, SocketAddr) -> Option<SocketAddr>,
+    ) -> Change {
+        let mut change = Change::None;
+        for row in self.view.members.values_mut() {
+            let double = double_of(row.node, row.address);
+            if row.double != double {
+                Arc::make_mut(row).double = double;
+                change = Change::Major;
+            }
+        }
+        change
     }
 
     /// Drops the rows of members that SWIM has forgotten.
@@ -228,7 +258,7 @@ impl Roster {
         state.epoch < row.epoch
             || summary.is_some_and(|summary| {
                 state.revision < summary.revision
-                    && (self.digests.get(&node) != Some(&summary.models_digest) || summary.door != state.door)
+                    && (self.digests.get(&node) != Some(&summary.digest) || summary.door != state.door)
             })
     }
 }
@@ -243,23 +273,23 @@ pub(crate) enum Life {
 
 /// The row with the newest of what its state and its summary say.
 fn refreshed(mut row: Member, summary: Option<&MemberSummary>) -> Member {
-    (row.load, row.draining) = newest(&row, summary);
+    (row.load, row.draining, row.trust) = newest(&row, summary);
     row
 }
 
-/// Load and draining, from whichever of summary and state is of the later revision.
-fn newest(row: &Member, summary: Option<&MemberSummary>) -> (LoadReport, bool) {
+/// Load, draining and trust, from whichever of summary and state is of the later revision. Both are the owner's words.
+fn newest(row: &Member, summary: Option<&MemberSummary>) -> (LoadReport, bool, TrustStamp) {
     let state = row.state.as_ref().filter(|state| state.epoch == row.epoch);
+    let summary = summary.filter(|summary| state.is_none_or(|state| state.revision <= summary.revision));
     match (summary, state) {
-        (Some(summary), Some(state)) if summary.revision < state.revision => (state.load, state.draining),
-        (Some(summary), _) => (summary.load, summary.draining),
-        (None, Some(state)) => (state.load, state.draining),
-        (None, None) => (LoadReport::default(), false),
+        (Some(summary), _) => (summary.load, summary.draining, summary.trust),
+        (None, Some(state)) => (state.load, state.draining, state.trust),
+        (None, None) => (LoadReport::default(), false, TrustStamp::default()),
     }
 }
 
 fn difference(old: &Member, new: &Member) -> Change {
-    let loud = |row: &Member| (row.address, row.standing, row.draining, row.epoch);
+    let loud = |row: &Member| (row.address, row.standing, row.draining, row.epoch, row.trust, row.double);
     if loud(old) != loud(new) || !same_but_load(old.state.as_ref(), new.state.as_ref()) {
         Change::Major
     } else if old.load != new.load || old.seen != new.seen {
@@ -304,6 +334,9 @@ mod tests {
             load: LoadReport { running: 1, queued: 0, slots: 4 },
             models: vec![],
             certificate_expires: 0,
+            certificate_generation: 1,
+            trust: lineside_wire::TrustStamp::default(),
+            authority: false,
         }
     }
 
@@ -317,7 +350,8 @@ mod tests {
             leaving: false,
             door: false,
             load: LoadReport { running: 3, queued: 2, slots: 4 },
-            models_digest: models_digest(&[]),
+            digest: state_digest(&state(WELD, epoch, revision)),
+            trust: TrustStamp::default(),
         }
     }
 
@@ -383,6 +417,44 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_of_summary_and_state_gives_the_trust_list() {
+        let now = Instant::now();
+        let mut roster = roster(now);
+        let told = |number| TrustStamp { number, hash: 3 };
+        roster.set_life(&weld(1), Life::Alive, None, now);
+        assert_eq!(roster.get(WELD).unwrap().trust, TrustStamp::default());
+        let said = MemberState { trust: told(2), ..state(WELD, 1, 2) };
+        assert_eq!(roster.set_state(said.clone(), None, now), Change::Major);
+        assert_eq!(roster.get(WELD).unwrap().trust, told(2));
+        // What is heard by gossip is told at once: a revocation waits for it.
+        let heard = MemberSummary { trust: told(3), ..summary(1, 3) };
+        assert_eq!(roster.set_life(&weld(1), Life::Alive, Some(&heard), now), Change::Major);
+        assert_eq!(roster.get(WELD).unwrap().trust, told(3));
+        // An older state changes nothing; a summary of another life says nothing.
+        roster.set_state(said, Some(&heard), now);
+        assert_eq!(roster.get(WELD).unwrap().trust, told(3));
+        roster.set_life(&weld(2), Life::Alive, Some(&heard), now);
+        assert_eq!(roster.get(WELD).unwrap().trust, TrustStamp::default());
+    }
+
+    #[test]
+    fn a_double_is_named_until_it_is_forgotten() {
+        let now = Instant::now();
+        let mut roster = roster(now);
+        roster.set_life(&weld(1), Life::Alive, None, now);
+        let elsewhere: SocketAddr = "10.0.0.9:7443".parse().unwrap();
+        assert_eq!(roster.name_doubles(|_, _| Some(elsewhere)), Change::Major);
+        assert_eq!(roster.name_doubles(|_, _| Some(elsewhere)), Change::None);
+        roster.set_own(&state(PRESS, 1, 1), Standing::Alive, now);
+        roster.set_life(&weld(2), Life::Alive, None, now);
+        for node in [PRESS, WELD] {
+            assert_eq!(roster.get(node).unwrap().double, Some(elsewhere));
+        }
+        assert_eq!(roster.name_doubles(|_, _| None), Change::Major);
+        assert_eq!(roster.get(WELD).unwrap().double, None);
+    }
+
+    #[test]
     fn who_said_goodbye_has_left_and_who_did_not_is_down() {
         let now = Instant::now();
         let mut roster = roster(now);
@@ -404,7 +476,7 @@ mod tests {
         roster.set_life(&weld(1), Life::Alive, None, now);
         roster.set_state(state(WELD, 1, 3), None, now);
         assert!(!roster.lacks_state(WELD, Some(&summary(1, 4))));
-        let other = MemberSummary { models_digest: 7, ..summary(1, 4) };
+        let other = MemberSummary { digest: 7, ..summary(1, 4) };
         assert!(roster.lacks_state(WELD, Some(&other)));
         // The summary is older than the state: nothing to ask for.
         assert!(!roster.lacks_state(WELD, Some(&MemberSummary { revision: 2, ..other })));

@@ -12,7 +12,7 @@ use lineside_discovery::{
 use lineside_wire::{LoadReport, MemberState, NodeId};
 use tokio::time::{Instant, timeout};
 
-const BY_FIRST: Start<'_> = Start { cluster: None, seeds: &[1], mdns: false };
+const BY_FIRST: Start<'_> = Start { cluster: None, seeds: &[1], mdns: false, copy_of: None };
 
 #[tokio::test]
 async fn a_cluster_forms_by_one_seed_and_remembers_itself() {
@@ -111,6 +111,45 @@ async fn a_member_whose_count_was_lost_goes_past_its_earlier_lives() {
     assert!(41 < epoch);
     second.kill().await;
     assert!(epoch < floor.start(2, BY_FIRST).epoch);
+}
+
+/// Far below what is promised: half a minute.
+const DOUBLE_WITHIN: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn two_copies_of_a_disk_that_share_a_seed_are_named_by_all_three() {
+    let floor = Floor::new();
+    let [first, original] = [1, 2].map(|n| floor.start(n, BY_FIRST));
+    original.sees_usable(2).await;
+    let begin = Instant::now();
+    // The count of its starts was copied too.
+    floor.write(9, "epoch", &content(&floor.state_dir(2).join("epoch")));
+    let copy = floor.start(9, Start { copy_of: Some(2), ..BY_FIRST });
+    original.sees_double(2, Some(9)).await;
+    copy.sees_double(2, Some(2)).await;
+    first
+        .sees("a double of machine 2", |view| view.member(node(2)).is_some_and(|m| m.double.is_some()))
+        .await;
+    assert!(begin.elapsed() < DOUBLE_WITHIN, "{:?}", begin.elapsed());
+    for member in [&original, &copy] {
+        assert!(0 < member.discovery.counters().gossip.doubles_met);
+    }
+    assert_eq!(first.discovery.counters().gossip.doubles_met, 0);
+}
+
+#[tokio::test]
+async fn two_copies_of_a_disk_alone_are_named_by_a_seed() {
+    let floor = Floor::new();
+    let original = floor.start(2, Start { seeds: &[9], ..Start::default() });
+    original.counts("the seed was tried in vain", |counters| 1 <= counters.dials_failed).await;
+    let begin = Instant::now();
+    let copy = floor.start(9, Start { seeds: &[2], copy_of: Some(2), ..Start::default() });
+    original.sees_double(2, Some(9)).await;
+    copy.sees_double(2, Some(2)).await;
+    assert!(begin.elapsed() < DOUBLE_WITHIN, "{:?}", begin.elapsed());
+    // It is not counted as anything that a dial may come to otherwise.
+    let counters = copy.discovery.counters();
+    assert_eq!((counters.dials_good, counters.dials_wrong_identity, counters.dials_no_member), (0, 0, 0));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use lineside_discovery::{MdnsState, Standing};
 use lineside_wire::ClusterId;
 use tokio::time::Instant;
 
-const BY_MDNS: Start<'_> = Start { cluster: None, seeds: &[], mdns: true };
+const BY_MDNS: Start<'_> = Start { cluster: None, seeds: &[], mdns: true, copy_of: None };
 
 #[tokio::test]
 async fn members_find_each_other_by_mdns_and_hear_a_goodbye() {
@@ -54,4 +54,17 @@ async fn a_member_that_is_alone_hears_at_least_itself() {
     let alone = Start { cluster: Some(ClusterId::from_bytes([0xe3; 16])), ..BY_MDNS };
     let member = floor.start(21, alone);
     member.counts("multicast works", |counters| counters.mdns == MdnsState::Working).await;
+}
+
+#[tokio::test]
+async fn two_copies_of_a_disk_alone_hear_each_others_records() {
+    let floor = Floor::new();
+    let alone = Start { cluster: Some(ClusterId::from_bytes([0xf4; 16])), ..BY_MDNS };
+    let original = floor.start(32, alone);
+    original.counts("multicast works", |counters| counters.mdns == MdnsState::Working).await;
+    let begin = Instant::now();
+    let copy = floor.start(39, Start { copy_of: Some(32), ..alone });
+    original.sees_double(32, Some(39)).await;
+    copy.sees_double(32, Some(32)).await;
+    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
 }

@@ -26,4 +26,22 @@ pub trait Cluster: Send + Sync + 'static {
     /// # Errors
     /// The reason why not, for a person, for example "no node is alive".
     fn ready(&self) -> Result<(), String>;
+
+    /// How this process' own certificate and trust are, for the metrics; `None` where nobody keeps them.
+    fn trust(&self) -> Option<TrustReport> {
+        None
+    }
+}
+
+/// The certificate and the trust list of the process that the door is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrustReport {
+    /// Time until the certificate ends; nothing when it has.
+    pub certificate_left: std::time::Duration,
+    /// Renewals since the start that gave a new certificate.
+    pub renewals: u64,
+    /// Tries since the start that gave none.
+    pub renewals_failed: u64,
+    /// Number of the trust list that is in force.
+    pub trust_number: u64,
 }

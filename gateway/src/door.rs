@@ -158,7 +158,8 @@ impl<C: Cluster> Door<C> {
         }
         match route {
             Route::Metrics => {
-                let text = self.shared.metrics.text(self.cluster.members(), &self.cluster.models());
+                let (members, models) = (self.cluster.members(), self.cluster.models());
+                let text = self.shared.metrics.text(members, &models, self.cluster.trust());
                 Answer::text(StatusCode::OK, metrics::CONTENT_TYPE, text)
             }
             Route::Health => {

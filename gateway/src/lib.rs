@@ -37,7 +37,7 @@ mod rpc;
 mod server;
 mod shared;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, TrustReport};
 pub use config::{DEADLINE_MAX, GatewayConfig};
 pub use quic::DoorService;
 pub use server::{GatewayError, GatewayServer};

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod http;
+mod trust;
 
 use std::{
     collections::HashMap,
@@ -28,6 +29,8 @@ use prometheus_client::{
     },
     registry::Registry,
 };
+
+use crate::TrustReport;
 
 /// The media type of [`Metrics::text`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -89,8 +92,16 @@ impl Metrics {
     }
 
     /// All of it as text, with the cluster as it is now.
-    pub(crate) fn text(&self, members: MembersResult, models: &[ModelInfo]) -> String {
+    pub(crate) fn text(
+        &self,
+        members: MembersResult,
+        models: &[ModelInfo],
+        trust: Option<TrustReport>,
+    ) -> String {
         let mut now = Registry::default();
+        if let Some(trust) = trust {
+            now.register_collector(Box::new(trust::Snapshot(trust)));
+        }
         now.register_collector(Box::new(cluster::Snapshot::new(members, models)));
         let mut out = String::new();
         let written = text::encode_registry(&mut out, &self.registry)
@@ -177,7 +188,13 @@ mod tests {
             answered_by: NodeId::from_bytes([2; 16]),
             members: Vec::new(),
         };
-        metrics.text(members, &[])
+        let trust = TrustReport {
+            certificate_left: Duration::from_secs(90),
+            renewals: 2,
+            renewals_failed: 1,
+            trust_number: 7,
+        };
+        metrics.text(members, &[], Some(trust))
     }
 
     #[test]
@@ -200,6 +217,10 @@ mod tests {
             "lineside_infer_attempts_total 3",
             "lineside_failovers_total 2",
             "lineside_members{state=\"suspect\"} 0",
+            "lineside_certificate_expiry_seconds 90",
+            "lineside_certificate_renewals_total{result=\"ok\"} 2",
+            "lineside_certificate_renewals_total{result=\"failed\"} 1",
+            "lineside_trust_list_number 7",
         ] {
             assert!(text.lines().any(|there| there == line), "no {line} in\n{text}");
         }

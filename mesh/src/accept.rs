@@ -9,17 +9,19 @@ use std::{
     },
 };
 
-use lineside_certs::{PeerIdentity, Refusal};
+use lineside_certs::{PeerIdentity, PeerIdentityError, Refusal};
 use lineside_wire::NodeId;
-use quinn::{Connection, ConnectionError, Incoming, VarInt};
+use quinn::{Connection, ConnectionError, Incoming, VarInt, crypto::rustls::HandshakeData};
 use tokio::{sync::Notify, time::timeout};
 use tracing::{debug, warn};
 
 use crate::{
-    CloseCode,
+    CloseCode, JOIN_ALPN,
     config::{CONNECTIONS_MAX, HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX},
-    error::tls_alert,
-    mesh::{Inner, identify},
+    connect::identify,
+    enrol::Joins,
+    error::{close_of, tls_alert},
+    mesh::Inner,
     peer::Peer,
     table::connections_max,
 };
@@ -84,17 +86,10 @@ async fn handshake(inner: Arc<Inner>, incoming: Incoming, running: Handshake, st
         Err(_) => return debug!(%remote, "handshake took too long"),
     };
     drop(running);
-    let identity = match identify(&connection) {
-        Ok(identity) if identity.cluster == inner.identity.cluster() => identity,
-        Ok(identity) => {
-            warn!(%remote, cluster = %identity.cluster, "connection refused: another cluster");
-            return connection.close(VarInt::from(CloseCode::NotAMember), b"another cluster");
-        }
-        Err(error) => {
-            warn!(%remote, %error, "connection refused: the certificate names no member");
-            return connection.close(VarInt::from(CloseCode::NotAMember), b"the certificate names no member");
-        }
-    };
+    if protocol(&connection).as_deref() == Some(JOIN_ALPN) {
+        return Box::pin(strangers.joins.answer(&inner, connection)).await;
+    }
+    let Some(identity) = strangers.judge(&inner, &connection) else { return };
     let Some(stranger) = strangers.admit(&identity) else {
         debug!(%remote, node = %identity.node, "connection refused: too many of one peer without a hello");
         return connection
@@ -113,6 +108,11 @@ async fn handshake(inner: Arc<Inner>, incoming: Incoming, running: Handshake, st
     }
 }
 
+/// What the two sides agreed to speak.
+fn protocol(connection: &Connection) -> Option<Vec<u8>> {
+    connection.handshake_data()?.downcast::<HandshakeData>().ok()?.protocol
+}
+
 /// Serves the connection and waits for the peer's hello; false when it ended before.
 async fn hello(inner: &Arc<Inner>, connection: Connection, identity: PeerIdentity) -> bool {
     let greeted = Arc::new(Notify::new());
@@ -121,9 +121,9 @@ async fn hello(inner: &Arc<Inner>, connection: Connection, identity: PeerIdentit
         on_greeting(peer, greeting);
         tell.notify_one();
     });
-    let Ok((peer, run)) = Peer::start(&inner.around, connection, identity, on_greeting).await else {
-        return false;
-    };
+    let own_not_after = inner.around.credentials.identity().not_after();
+    let started = Peer::start(&inner.around, connection, identity, own_not_after, on_greeting).await;
+    let Ok((peer, run)) = started else { return false };
     inner.supervise(&peer, run);
     tokio::select! {
         () = greeted.notified() => true,
@@ -139,6 +139,8 @@ struct Strangers {
     /// Handshakes that one side's certificate ended, and connections for which there was no room.
     refused: Seldom,
     crowded: Seldom,
+    /// Those that have no certificate yet and come for one.
+    joins: Joins,
 }
 
 /// Says when to tell of something that may happen at any rate: at every power of two.
@@ -154,6 +156,29 @@ impl Seldom {
 }
 
 impl Strangers {
+    /// Who is at the other end, if it may stay. Nothing that it sent has been read.
+    fn judge(&self, inner: &Inner, connection: &Connection) -> Option<PeerIdentity> {
+        let remote = connection.remote_address();
+        let refusal = match identify(connection) {
+            Ok(identity) => match inner.judge(&identity).refusal() {
+                None => return Some(identity),
+                Some(refusal) => refusal,
+            },
+            Err(PeerIdentityError::NoCertificate) => Refusal::Missing,
+            Err(
+                PeerIdentityError::Unreadable(_)
+                | PeerIdentityError::UriCount(_)
+                | PeerIdentityError::NotAMember(_),
+            ) => Refusal::NotAMember,
+        };
+        if let Some(times) = self.refused.count() {
+            warn!(%remote, reason = %refusal, times, "connection refused");
+        }
+        let (code, reason) = close_of(refusal);
+        connection.close(VarInt::from(code), reason.as_bytes());
+        None
+    }
+
     /// Counts a connection until the guard is dropped; `None` when its peer has too many that say nothing.
     fn admit(self: &Arc<Self>, identity: &PeerIdentity) -> Option<Stranger> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);

@@ -94,7 +94,15 @@ mod tests {
 
     fn peer(n: u8, role: Role) -> PeerIdentity {
         let (cluster, node) = (ClusterId::from_bytes([0xc1; 16]), NodeId::from_bytes([n; 16]));
-        PeerIdentity { cluster, node, role, name: "plc".to_owned(), not_after: SystemTime::UNIX_EPOCH }
+        PeerIdentity {
+            cluster,
+            node,
+            role,
+            name: "plc".to_owned(),
+            not_after: SystemTime::UNIX_EPOCH,
+            serial: String::new(),
+            generation: 1,
+        }
     }
 
     #[test]

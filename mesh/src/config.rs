@@ -97,6 +97,8 @@ pub struct Timing {
     pub redial_min: Duration,
     /// See `redial_min`; it doubles from failure to failure.
     pub redial_max: Duration,
+    /// How long a connection stands past the end of a certificate on it, for calls that are still running.
+    pub expired_grace: Duration,
 }
 
 impl Default for Timing {
@@ -108,6 +110,7 @@ impl Default for Timing {
             progress: Duration::from_secs(5),
             redial_min: Duration::from_millis(100),
             redial_max: Duration::from_secs(2),
+            expired_grace: Duration::from_secs(30),
         }
     }
 }

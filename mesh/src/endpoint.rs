@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use lineside_certs::{Identity, client_config, server_config};
+use lineside_certs::{
+    Clock, Credentials, Identity, JoinCertificates, Joining, client_config_by, server_config_by,
+};
 use quinn::{
     Endpoint, EndpointConfig, TokioRuntime,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
@@ -11,7 +13,7 @@ use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
-    BindError, MeshConfig,
+    BindError, JOIN_ALPN, MeshConfig,
     config::{ALPN, INCOMING_BYTES_MAX, INCOMING_BYTES_TOTAL_MAX, INCOMING_MAX, SOCKET_BUFFER_BYTES},
 };
 
@@ -31,7 +33,7 @@ fn socket(address: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
 }
 
 /// A socket that reaches members of both families, where this system has IPv6.
-fn dialling_socket() -> (SocketAddr, std::io::Result<std::net::UdpSocket>) {
+pub(crate) fn dialling_socket() -> (SocketAddr, std::io::Result<std::net::UdpSocket>) {
     let (both, v4) = (SocketAddr::from(([0; 8], 0)), SocketAddr::from(([0; 4], 0)));
     match socket(both) {
         Ok(socket) => (both, Ok(socket)),
@@ -43,7 +45,8 @@ fn dialling_socket() -> (SocketAddr, std::io::Result<std::net::UdpSocket>) {
 ///
 /// The keys for stateless resets and connection ids come from the identity, so that a restarted process can tell
 /// its peers at once that their old connections are gone; they would otherwise wait for the idle timeout.
-pub(crate) fn open(config: &MeshConfig, identity: &Identity) -> Result<Endpoint, BindError> {
+pub(crate) fn open(config: &MeshConfig, credentials: &Credentials) -> Result<Endpoint, BindError> {
+    let identity = credentials.identity();
     let (address, socket) = match config.listen {
         Some(address) => (address, socket(address)),
         None => dialling_socket(),
@@ -56,16 +59,22 @@ pub(crate) fn open(config: &MeshConfig, identity: &Identity) -> Result<Endpoint,
     let cid_key = u64::from_le_bytes(*secret.first_chunk().expect("a secret has 32 bytes"));
     endpoint_config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(cid_key)));
     let server = match config.listen {
-        Some(_) => Some(server(config, identity)?),
+        Some(_) => Some(server(config, credentials, None)?),
         None => None,
     };
     Endpoint::new(endpoint_config, server, socket, Arc::new(TokioRuntime))
         .map_err(|source| BindError::Listen { address, source })
 }
 
-fn server(config: &MeshConfig, identity: &Identity) -> Result<quinn::ServerConfig, BindError> {
-    let tls = QuicServerConfig::try_from(server_config(identity, &[ALPN])?)
-        .map_err(|error| BindError::Settings(error.to_string()))?;
+/// The settings with which members are let in, and strangers who join, when there are certificates for those.
+pub(crate) fn server(
+    config: &MeshConfig,
+    credentials: &Credentials,
+    joining: Option<&JoinCertificates>,
+) -> Result<quinn::ServerConfig, BindError> {
+    let joining = joining.map(|certificates| Joining { alpn: JOIN_ALPN, certificates });
+    let tls = server_config_by(&credentials.identity(), credentials.clock(), &[ALPN], joining)?;
+    let tls = QuicServerConfig::try_from(tls).map_err(|error| BindError::Settings(error.to_string()))?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls));
     server
         .transport_config(config.transport())
@@ -78,8 +87,12 @@ fn server(config: &MeshConfig, identity: &Identity) -> Result<quinn::ServerConfi
 }
 
 /// The settings with which this identity dials.
-pub(crate) fn client(config: &MeshConfig, identity: &Identity) -> Result<quinn::ClientConfig, BindError> {
-    let tls = QuicClientConfig::try_from(client_config(identity, &[ALPN])?)
+pub(crate) fn client(
+    config: &MeshConfig,
+    identity: &Identity,
+    clock: &Clock,
+) -> Result<quinn::ClientConfig, BindError> {
+    let tls = QuicClientConfig::try_from(client_config_by(identity, clock, &[ALPN])?)
         .map_err(|error| BindError::Settings(error.to_string()))?;
     let mut client = quinn::ClientConfig::new(Arc::new(tls));
     client.transport_config(config.transport());

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use lineside_certs::{PeerIdentityError, Refusal, TlsError};
 use lineside_wire::{ClusterId, Fault, NodeId, RunReport};
-use quinn::{ConnectionError, VarInt};
+use quinn::{ApplicationClose, ConnectionError, VarInt};
 
 /// Why this process cannot take part in the mesh.
 #[derive(Debug, thiserror::Error)]
@@ -50,10 +50,12 @@ pub enum DialError {
         found: NodeId,
     },
     /// The peer does not take our certificate, or we do not take its.
-    #[error("{address}: {refusal}")]
+    #[error("{}", refused(*address, *by, *refusal))]
     Refused {
         /// Who was dialled.
         address: SocketAddr,
+        /// Which side refused.
+        by: Refuser,
         /// Why, and what to do.
         refusal: Refusal,
     },
@@ -102,6 +104,24 @@ pub enum DialError {
     /// This process is shutting down.
     #[error("this process is shutting down")]
     Closed,
+}
+
+/// Which side of a connection refused the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refuser {
+    /// The one that was dialled.
+    Peer,
+    /// This process.
+    Us,
+}
+
+/// A refusal as a sentence that names who refused whom.
+pub(crate) fn refused(address: SocketAddr, by: Refuser, refusal: Refusal) -> String {
+    match (refusal.is_of_certificate(), by) {
+        (true, Refuser::Peer) => format!("the node at {address} refused your certificate: {refusal}"),
+        (true, Refuser::Us) => format!("the certificate of {address} is not accepted here: {refusal}"),
+        (false, Refuser::Peer | Refuser::Us) => format!("{address}: {refusal}"),
+    }
 }
 
 /// Why a call brought back no result, and what became of the work.
@@ -160,12 +180,61 @@ pub enum CloseCode {
     NoHello = 4,
     /// The peer belongs to another cluster or its certificate names no member.
     NotAMember = 5,
+    /// A certificate of this connection has ended; the holder of a renewed one dials again.
+    Expired = 6,
+    /// The peer showed no certificate.
+    NoCertificate = 7,
 }
 
 impl From<CloseCode> for VarInt {
     fn from(code: CloseCode) -> Self {
         Self::from_u32(code as u32)
     }
+}
+
+/// What a close says beside its code when the peer's authority was replaced.
+const RETIRED_AUTHORITY: &str = "the authority that signed the certificate is trusted no longer";
+
+/// How a peer that may not stay is told so: the code, and a text that says what the code alone does not.
+pub(crate) const fn close_of(refusal: Refusal) -> (CloseCode, &'static str) {
+    match refusal {
+        Refusal::Revoked => (CloseCode::Revoked, "the certificate was revoked"),
+        Refusal::RetiredAuthority => (CloseCode::Revoked, RETIRED_AUTHORITY),
+        Refusal::Expired => (CloseCode::Expired, "a certificate of this connection has ended"),
+        Refusal::Missing => (CloseCode::NoCertificate, "a certificate is wanted"),
+        Refusal::UnknownAuthority => (CloseCode::NotAMember, "another cluster"),
+        Refusal::NotAMember
+        | Refusal::WrongName
+        | Refusal::WrongRole
+        | Refusal::WrongProtocol
+        | Refusal::BadCertificate(_)
+        | Refusal::Other(_) => (CloseCode::NotAMember, "the certificate names no member"),
+    }
+}
+
+/// The refusal that a peer's close stands for. `None` for one that says nothing against our certificate.
+fn refusal_of(close: &ApplicationClose) -> Option<Refusal> {
+    let is = |code: CloseCode| close.error_code == VarInt::from(code);
+    if is(CloseCode::Revoked) {
+        let retired = close.reason == RETIRED_AUTHORITY;
+        return Some(if retired { Refusal::RetiredAuthority } else { Refusal::Revoked });
+    }
+    if is(CloseCode::NotAMember) {
+        return Some(Refusal::NotAMember);
+    }
+    if is(CloseCode::NoCertificate) {
+        return Some(Refusal::Missing);
+    }
+    is(CloseCode::Expired).then_some(Refusal::Expired)
+}
+
+/// What a broken connection says about certificates, and which side said it.
+pub(crate) fn refusal(error: &ConnectionError) -> Option<(Refuser, Refusal)> {
+    if let ConnectionError::ApplicationClosed(close) = error {
+        return Some((Refuser::Peer, refusal_of(close)?));
+    }
+    let by = if matches!(error, ConnectionError::ConnectionClosed(_)) { Refuser::Peer } else { Refuser::Us };
+    Some((by, Refusal::from_alert(tls_alert(error)?)))
 }
 
 /// The TLS alert within QUIC's error codes.
@@ -188,9 +257,9 @@ impl DialError {
     /// What a broken connection says about a dial that had not yet been answered.
     pub(crate) fn from_connection(error: &ConnectionError, address: SocketAddr, within: Duration) -> Self {
         // With TLS 1.3 a client is connected before the server has looked at its certificate: the refusal
-        // arrives as an alert on what seemed to be a working connection.
-        if let Some(alert) = tls_alert(error) {
-            return Self::Refused { address, refusal: Refusal::from_alert(alert) };
+        // arrives as an alert, or as a close, on what seemed to be a working connection.
+        if let Some((by, refusal)) = refusal(error) {
+            return Self::Refused { address, by, refusal };
         }
         match error {
             ConnectionError::TimedOut => Self::Timeout { address, within },

@@ -1,25 +1,33 @@
 //! The mesh as its users see it: call a peer by id, wherever its connection stands.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
-use futures_util::{FutureExt, Stream, TryFutureExt};
-use lineside_certs::{Identity, PeerIdentity, peer_identity, server_name_of, server_name_of_any_member};
-use lineside_wire::{Greeting, NodeId, decode_part, method};
-use quinn::{Connection, Endpoint, VarInt};
-use rustls::pki_types::CertificateDer;
-use tokio::time::{Instant, timeout};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, info};
+use futures_util::{Stream, TryFutureExt};
+use lineside_certs::{Credentials, PeerIdentity};
+use lineside_wire::{Greeting, NodeId};
+use quinn::{Endpoint, VarInt};
+use tokio::{sync::watch, time::timeout};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+use tracing::debug;
 
 use crate::{
-    BindError, CallFailure, CloseCode, Destination, DialError, Item, MeshConfig, Outbound, Reply, Service,
-    accept,
+    BindError, CallFailure, CloseCode, Destination, DialError, Enrolment, Item, MeshConfig, Outbound, Reply,
+    Service, accept,
     bytes::Rooms,
     dial::Dials,
-    endpoint, greeting,
+    endpoint,
     items::Items,
-    peer::{OnGreeting, Peer, Surroundings},
+    peer::{Peer, Surroundings},
+    settings::{self, Dialling},
     table::Table,
 };
 
@@ -47,13 +55,19 @@ pub struct Mesh(Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) endpoint: Endpoint,
-    pub(crate) identity: Arc<Identity>,
     pub(crate) around: Surroundings,
     pub(crate) table: Table,
     pub(crate) tasks: TaskTracker,
     pub(crate) closing: CancellationToken,
-    client: quinn::ClientConfig,
-    dials: Dials,
+    pub(crate) dials: Dials,
+    /// With what the next connection is dialled.
+    pub(crate) dialling: ArcSwap<Dialling>,
+    /// Who answers joiners.
+    pub(crate) enrolment: watch::Sender<Option<Arc<dyn Enrolment>>>,
+    /// Held while settings are made, so that the last ones made are the newest.
+    pub(crate) making_settings: Mutex<()>,
+    /// Ends what only looks on when nobody holds the mesh any more.
+    _dropped: DropGuard,
 }
 
 /// A peer that greeted us.
@@ -90,23 +104,29 @@ impl Mesh {
     /// Outside of a tokio runtime.
     pub fn bind(
         config: MeshConfig,
-        identity: Arc<Identity>,
+        credentials: impl Into<Credentials>,
         presence: Arc<dyn Presence>,
         service: Arc<dyn Service>,
     ) -> Result<Self, BindError> {
-        let client = endpoint::client(&config, &identity)?;
-        let endpoint = endpoint::open(&config, &identity)?;
+        let credentials = credentials.into();
+        let changes = credentials.changes();
+        let dialling = Dialling::new(&config, &credentials)?;
+        let endpoint = endpoint::open(&config, &credentials)?;
+        let (config, rooms, closing) = (Arc::new(config), Rooms::default(), CancellationToken::new());
         let listens = config.listen.is_some();
         let mesh = Self(Arc::new(Inner {
             endpoint,
-            identity,
-            around: Surroundings { config: Arc::new(config), presence, service, rooms: Rooms::default() },
+            around: Surroundings { config, credentials, presence, service, rooms },
             table: Table::default(),
             tasks: TaskTracker::new(),
-            closing: CancellationToken::new(),
-            client,
             dials: Dials::default(),
+            dialling: ArcSwap::from_pointee(dialling),
+            enrolment: watch::Sender::new(None),
+            making_settings: Mutex::new(()),
+            _dropped: closing.clone().drop_guard(),
+            closing,
         }));
+        mesh.0.tasks.spawn(settings::follow(Arc::downgrade(&mesh.0), changes, mesh.0.closing.clone()));
         if listens {
             mesh.0.tasks.spawn(accept::run(Arc::clone(&mesh.0)));
         }
@@ -200,7 +220,7 @@ impl Mesh {
     /// Sends one gossip packet: at most [`crate::GOSSIP_BYTES_MAX`] bytes, lossy, without waiting. Without a
     /// connection one is dialled in the background and the packet goes with it.
     pub fn send_gossip(&self, to: Destination, packet: Bytes) {
-        if let Some(peer) = self.0.table.find(to.node) {
+        if let Some(peer) = self.0.table.find_for(to) {
             return peer.send_gossip(packet);
         }
         let inner = Arc::clone(&self.0);
@@ -214,7 +234,7 @@ impl Mesh {
     /// The connection with a peer, if there is one.
     #[must_use]
     pub fn connected(&self, node: NodeId) -> Option<ConnectionInfo> {
-        let peer = self.0.table.find(node)?;
+        let peer = self.0.table.find_any(node)?;
         let stats = peer.connection.stats();
         Some(ConnectionInfo {
             remote: peer.remote,
@@ -222,6 +242,12 @@ impl Mesh {
             mtu: stats.path.current_mtu,
             lost_packets: stats.path.lost_packets,
         })
+    }
+
+    /// Lets strangers join from now on, or no longer. On a mesh that does not listen this does nothing.
+    pub fn set_enrolment(&self, enrolment: Option<Arc<dyn Enrolment>>) {
+        self.0.enrolment.send_replace(enrolment);
+        self.0.make_settings();
     }
 
     /// Closes every connection with a peer.
@@ -236,6 +262,8 @@ impl Mesh {
     /// Closes all connections and waits, at most a second, until the peers were told.
     pub async fn shutdown(&self) {
         self.0.closing.cancel();
+        // Who answers joiners may hold this mesh.
+        self.0.enrolment.send_replace(None);
         self.0.endpoint.close(VarInt::from(CloseCode::Bye), b"bye");
         let told = async {
             self.0.endpoint.wait_idle().await;
@@ -246,170 +274,4 @@ impl Mesh {
             debug!("not every peer heard the goodbye");
         }
     }
-}
-
-impl Inner {
-    /// Joins the dial that is running, or begins one. The dial goes on when its callers lose interest.
-    async fn connect(
-        self: &Arc<Self>,
-        address: SocketAddr,
-        expect: Option<NodeId>,
-    ) -> Result<Arc<Peer>, DialError> {
-        if self.closing.is_cancelled() {
-            return Err(DialError::Closed);
-        }
-        let target = (address, expect);
-        let dial = self.dials.join(target, Instant::now(), || {
-            let inner = Arc::clone(self);
-            let task = self.tasks.spawn(async move {
-                let timing = inner.around.config.timing;
-                let result = match timeout(timing.connect, inner.dial(address, expect)).await {
-                    Ok(result) => result,
-                    Err(_) => Err(DialError::Timeout { address, within: timing.connect }),
-                };
-                inner.dials.ended(target, result.is_err(), &timing, Instant::now());
-                result
-            });
-            async move { task.await.unwrap_or(Err(DialError::Closed)) }.boxed().shared()
-        })?;
-        dial.await
-    }
-
-    /// Connects, checks who answers, and says hello.
-    async fn dial(
-        self: &Arc<Self>,
-        address: SocketAddr,
-        expect: Option<NodeId>,
-    ) -> Result<Arc<Peer>, DialError> {
-        let unreachable = |reason: String| DialError::Unreachable { address, reason };
-        let within = self.around.config.timing.connect;
-        let from_connection = |error| DialError::from_connection(&error, address, within);
-        let cluster = self.identity.cluster();
-        let server_name = match expect {
-            Some(node) => server_name_of(node, cluster),
-            None => server_name_of_any_member(cluster),
-        };
-        let connecting = self
-            .endpoint
-            .connect_with(self.client.clone(), address, &server_name)
-            .map_err(|error| unreachable(error.to_string()))?;
-        let connection = connecting.await.map_err(from_connection)?;
-        let identity = identify(&connection).map_err(|error| DialError::NoIdentity { address, error })?;
-        if let Some(expected) = expect.filter(|expected| *expected != identity.node) {
-            return Err(DialError::WrongNode { address, expected, found: identity.node });
-        }
-        let (peer, run) = Peer::start(&self.around, connection, identity, self.on_greeting())
-            .await
-            .map_err(from_connection)?;
-        self.supervise(&peer, run);
-        // Also when the time for this dial is over while the peer says nothing: a connection that nobody has would
-        // stay for as long as the peer keeps it alive.
-        let unless_greeted = CloseUnlessKept(Some(Arc::clone(&peer)));
-        let own = self.around.presence.greeting();
-        let theirs = self.hello(&peer, &own, address).await?;
-        unless_greeted.keep();
-        self.greeted(&peer, &theirs);
-        Ok(peer)
-    }
-
-    async fn hello(
-        &self,
-        peer: &Arc<Peer>,
-        own: &Greeting,
-        address: SocketAddr,
-    ) -> Result<Greeting, DialError> {
-        let silent = |reason: String| DialError::NoGreeting { address, reason };
-        let reply = match peer.call(Outbound::new(method::HELLO, own)).await {
-            Ok(reply) => reply,
-            Err(failure) => {
-                // The stream breaks a moment before the connection says why.
-                let reason = timeout(Duration::from_millis(50), peer.connection.closed()).await;
-                let within = self.around.config.timing.connect;
-                return Err(match (failure, reason) {
-                    (CallFailure::Fault { fault, .. }, _) => silent(fault.message),
-                    (_, Ok(error)) => DialError::from_connection(&error, address, within),
-                    (failure, Err(_)) => silent(failure.to_string()),
-                });
-            }
-        };
-        let theirs: Greeting = decode_part(&reply.result).map_err(|fault| silent(fault.message))?;
-        if theirs.cluster != own.cluster {
-            return Err(DialError::OtherCluster { address, found: theirs.cluster, own: own.cluster });
-        }
-        greeting::check(theirs, own, &peer.identity).map_err(|fault| silent(fault.message))
-    }
-
-    /// What happens when a peer greets us.
-    pub(crate) fn on_greeting(self: &Arc<Self>) -> OnGreeting {
-        let inner = Arc::downgrade(self);
-        Box::new(move |peer, greeting| {
-            if let Some(inner) = inner.upgrade() {
-                inner.greeted(&peer, &greeting);
-            }
-        })
-    }
-
-    /// Takes in the first greeting on a connection. Later ones are answered and change nothing.
-    fn greeted(&self, peer: &Arc<Peer>, greeting: &Greeting) {
-        if !peer.set_greeting(greeting.clone()) {
-            return;
-        }
-        self.around.presence.met(&peer.identity, greeting, peer.remote);
-        self.table.add(peer);
-        if !peer.is_open() {
-            // It ended before it was in the table: whoever cleans up behind it may have found nothing to remove.
-            self.lost(peer);
-        }
-    }
-
-    /// Takes a connection that ended out of the table. Said again, it does nothing.
-    fn lost(&self, peer: &Arc<Peer>) {
-        if self.table.remove(peer) {
-            let reason = peer.connection.close_reason().map(|reason| reason.to_string()).unwrap_or_default();
-            let (node, remote) = (peer.identity.node, peer.remote);
-            match peer.is_member() {
-                true => info!(%node, %remote, reason, "peer disconnected"),
-                // Programs and commands come and go as they please.
-                false => debug!(%node, %remote, reason, "client disconnected"),
-            }
-            self.around.presence.lost(peer.identity.node);
-        }
-    }
-
-    /// Runs a connection in a task of its own, and cleans up behind it.
-    pub(crate) fn supervise(
-        self: &Arc<Self>,
-        peer: &Arc<Peer>,
-        run: impl Future<Output = quinn::ConnectionError> + Send + 'static,
-    ) {
-        let (inner, peer) = (Arc::clone(self), Arc::clone(peer));
-        self.tasks.spawn(async move {
-            run.await;
-            inner.lost(&peer);
-        });
-    }
-}
-
-/// Closes a connection when it is dropped, unless it was kept.
-struct CloseUnlessKept(Option<Arc<Peer>>);
-
-impl CloseUnlessKept {
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for CloseUnlessKept {
-    fn drop(&mut self) {
-        if let Some(peer) = &self.0 {
-            peer.close(CloseCode::Bye);
-        }
-    }
-}
-
-/// Who is at the other end of a connection.
-pub(crate) fn identify(connection: &Connection) -> Result<PeerIdentity, lineside_certs::PeerIdentityError> {
-    let chain =
-        connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-    peer_identity(chain.as_deref().map_or(&[], Vec::as_slice))
 }

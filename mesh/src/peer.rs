@@ -2,26 +2,31 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, OnceLock, atomic::AtomicBool},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::SystemTime,
 };
 
 use bytes::Bytes;
-use lineside_certs::PeerIdentity;
+use lineside_certs::{Credentials, PeerIdentity, Refusal};
 use lineside_wire::{Greeting, RequestId};
 use quinn::{Connection, ConnectionError, VarInt};
 use tokio::task::JoinSet;
-use tracing::{debug, error, trace};
+use tracing::{debug, error, info, trace};
 
 use crate::{
     CallFailure, MeshConfig, Outbound, Presence, Reply, Service,
     bytes::{ByteCount, Rooms},
     call::{Answer, read_answer},
     config::SHARED_STREAM_BYTES_MAX,
-    error::CloseCode,
+    error::{CloseCode, close_of},
     frames::{FrameReader, oversize, write_frames},
     items::Items,
     serve::Serving,
     shared::{self, Broken, SharedStream},
+    standing::{Due, Standing},
 };
 
 /// A peer that is connected.
@@ -33,12 +38,15 @@ pub(crate) struct Peer {
     shared: SharedStream,
     /// What the peer said of itself; set once it is up.
     greeting: OnceLock<Greeting>,
+    /// A certificate on this connection ends soon.
+    retired: AtomicBool,
 }
 
 /// What a connection needs of its process.
 #[derive(Clone)]
 pub(crate) struct Surroundings {
     pub(crate) config: Arc<MeshConfig>,
+    pub(crate) credentials: Credentials,
     pub(crate) presence: Arc<dyn Presence>,
     pub(crate) service: Arc<dyn Service>,
     pub(crate) rooms: Rooms,
@@ -48,14 +56,18 @@ pub(crate) struct Surroundings {
 pub(crate) type OnGreeting = Box<dyn Fn(Arc<Peer>, Greeting) + Send + Sync>;
 
 impl Peer {
-    /// Takes over a connection whose handshake is complete. The second value runs it, until it ends.
+    /// Takes over a connection whose handshake is complete, on which a certificate was shown that ends at
+    /// `own_not_after`. The second value runs it, until it ends.
     pub(crate) async fn start(
         around: &Surroundings,
         connection: Connection,
         identity: PeerIdentity,
+        own_not_after: SystemTime,
         on_greeting: OnGreeting,
     ) -> Result<(Arc<Self>, impl Future<Output = ConnectionError> + Send + 'static), ConnectionError> {
         let identity = Arc::new(identity);
+        let grace = around.config.timing.expired_grace;
+        let standing = Standing::new(&around.credentials, &identity, own_not_after, grace);
         // A socket of both families gives IPv4 addresses as IPv6 ones.
         let remote = connection.remote_address();
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
@@ -68,6 +80,7 @@ impl Peer {
             config: Arc::clone(&around.config),
             shared,
             greeting: OnceLock::new(),
+            retired: AtomicBool::new(false),
         });
         let greeted = Arc::downgrade(&peer);
         let serving = Arc::new(Serving {
@@ -88,13 +101,20 @@ impl Peer {
             }),
         });
         let answers = FrameReader::new(recv, around.config.limits, around.config.timing.progress);
-        let presence = Arc::clone(&around.presence);
+        let (presence, of) = (Arc::clone(&around.presence), Arc::clone(&peer));
         let run = async move {
             let mut tasks = JoinSet::new();
             let (writing, reading) = (Arc::clone(&pending), Arc::clone(&pending));
             tasks.spawn(until_broken(connection.clone(), shared::write(send, requests, writing)));
             tasks.spawn(until_broken(connection.clone(), shared::read(answers, reading)));
-            let reason = run(&connection, &mut tasks, serving, presence).await;
+            let reason = tokio::select! {
+                reason = run(&connection, &mut tasks, serving, presence) => reason,
+                refusal = of.stands(standing) => {
+                    info!(peer = %of.identity.node, remote = %of.remote, %refusal, "connection closed");
+                    of.refuse(refusal);
+                    connection.closed().await
+                }
+            };
             tasks.shutdown().await;
             pending.fail(&reason.to_string());
             reason
@@ -119,6 +139,30 @@ impl Peer {
     /// Keeps what the peer said of itself first. False when it has said it before.
     pub(crate) fn set_greeting(&self, greeting: Greeting) -> bool {
         self.greeting.set(greeting).is_ok()
+    }
+
+    /// Whether a new call may go over it: one that greeted as a member, and whose certificates last.
+    pub(crate) fn takes_calls(&self) -> bool {
+        self.is_open() && self.is_member() && !self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the peer may stay no longer, and retires the connection before its certificates end.
+    async fn stands(&self, mut standing: Standing) -> Refusal {
+        loop {
+            match standing.due().await {
+                Due::Retire => {
+                    debug!(peer = %self.identity.node, "a certificate ends soon: new calls dial anew");
+                    self.retired.store(true, Ordering::Relaxed);
+                }
+                Due::Close(refusal) => return refusal,
+            }
+        }
+    }
+
+    /// Closes the connection with what the peer has to know of it.
+    fn refuse(&self, refusal: Refusal) {
+        let (code, reason) = close_of(refusal);
+        self.connection.close(VarInt::from(code), reason.as_bytes());
     }
 
     pub(crate) fn close(&self, code: CloseCode) {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 use arc_swap::ArcSwap;
 use lineside_wire::{NodeId, Role};
 
-use crate::{config::CONNECTIONS_PER_NODE_MAX, error::CloseCode, peer::Peer};
+use crate::{Destination, config::CONNECTIONS_PER_NODE_MAX, error::CloseCode, peer::Peer};
 
 /// Connections that a member may have on top: one for each of its door's threads, of which `gateway.shards` allows as
 /// many. With fewer, a door's connections would close each other in turn.
@@ -26,17 +26,26 @@ impl Table {
     /// The newest connection over which a peer can be called. One that greeted without a member's state, such as a
     /// command that runs with a member's identity, only calls: what is meant for the member must not go there.
     pub(crate) fn find(&self, node: NodeId) -> Option<Arc<Peer>> {
+        self.0.load().get(&node)?.iter().rev().find(|peer| peer.takes_calls()).cloned()
+    }
+
+    /// The newest open connection with a member, also one whose time is nearly over.
+    pub(crate) fn find_any(&self, node: NodeId) -> Option<Arc<Peer>> {
         self.0.load().get(&node)?.iter().rev().find(|peer| peer.is_open() && peer.is_member()).cloned()
     }
 
-    /// An open connection with whoever is at this address.
+    /// The connection for what is meant for a member at an address: the newest with that very address, if there is one.
+    /// After a disk was copied two machines have one id, and each must hear what is meant for it.
+    pub(crate) fn find_for(&self, to: Destination) -> Option<Arc<Peer>> {
+        let snapshot = self.0.load();
+        let peers = snapshot.get(&to.node)?;
+        let there = peers.iter().rev().find(|p| p.remote == to.address && p.is_open() && p.is_member());
+        there.cloned().or_else(|| self.find(to.node))
+    }
+
+    /// A connection with whoever is at this address, over which it can be called.
     pub(crate) fn find_at(&self, address: SocketAddr) -> Option<Arc<Peer>> {
-        self.0
-            .load()
-            .values()
-            .flatten()
-            .find(|peer| peer.remote == address && peer.is_open() && peer.is_member())
-            .cloned()
+        self.0.load().values().flatten().find(|peer| peer.remote == address && peer.takes_calls()).cloned()
     }
 
     /// Adds a connection; past the limit, the oldest of the same peer is closed.

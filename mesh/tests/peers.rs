@@ -128,8 +128,11 @@ impl Presence for Witness {
             load: LoadReport::default(),
             models: Vec::new(),
             certificate_expires: 0,
+            certificate_generation: 1,
+            trust: lineside_wire::TrustStamp::default(),
+            authority: false,
         });
-        Greeting { protocol: PROTOCOL_VERSION, cluster: self.identity.cluster(), member }
+        Greeting { protocol: PROTOCOL_VERSION, cluster: self.identity.cluster(), member, clock_ms: 0 }
     }
 
     fn met(&self, peer: &PeerIdentity, _greeting: &Greeting, _remote: SocketAddr) {
@@ -288,6 +291,9 @@ fn full_cluster() -> MembersResult {
             load: LoadReport { running: 4, queued: 60, slots: 4 },
             models: (0..10).map(model).collect(),
             certificate_expires: 1 << 32,
+            certificate_generation: 1,
+            trust: lineside_wire::TrustStamp::default(),
+            authority: false,
         };
         MemberRow {
             node,
@@ -301,6 +307,8 @@ fn full_cluster() -> MembersResult {
             p95_us: Some(10_000),
             calls: 1 << 40,
             failures: 1 << 20,
+            clock_ahead_ms: None,
+            double: None,
         }
     };
     let members: Vec<_> = (0..=255).map(row).collect();
@@ -599,6 +607,26 @@ async fn gossip_arrives_with_the_senders_proven_name() {
 }
 
 #[tokio::test]
+async fn of_two_machines_with_one_id_each_hears_the_gossip_that_is_meant_for_it() {
+    let floor = Floor::new();
+    let door = floor.member("door");
+    let mut copies = [floor.member("press"), floor.member("press")];
+    for copy in &copies {
+        door.mesh.greet(copy.mesh.local_addr(), None).await.unwrap();
+    }
+    for copy in copies.iter_mut().rev() {
+        let name = Bytes::from(copy.mesh.local_addr().to_string());
+        door.mesh.send_gossip(copy.destination(), name.clone());
+        copy.sees(&Seen::Gossip(door.identity.node(), name)).await;
+    }
+    // They can meet each other too: that is how a copied disk is found.
+    let [first, second] = &mut copies;
+    let met = first.mesh.greet(second.mesh.local_addr(), None).await.unwrap();
+    assert_eq!(met.identity.node, first.identity.node());
+    second.sees(&Seen::Met(first.identity.node())).await;
+}
+
+#[tokio::test]
 async fn another_cluster_is_refused_with_a_reason_on_both_sides() {
     let (ours, theirs) = (Floor::new(), Floor::new());
     let (press, stranger) = (ours.member("press"), theirs.member("stranger"));
@@ -856,7 +884,12 @@ impl RawPeer {
     }
 
     async fn say_hello(&self, to: &Member) {
-        let greeting = Greeting { protocol: PROTOCOL_VERSION, cluster: to.identity.cluster(), member: None };
+        let greeting = Greeting {
+            protocol: PROTOCOL_VERSION,
+            cluster: to.identity.cluster(),
+            member: None,
+            clock_ms: 0,
+        };
         let (mut send, mut recv) = self.connection.open_bi().await.unwrap();
         send.write_all(&raw_request(method::HELLO, &greeting)).await.unwrap();
         send.finish().unwrap();

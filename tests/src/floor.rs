@@ -1,5 +1,7 @@
 //! A factory floor: one cluster's authority, its models, and the members that a story starts.
 
+mod founding;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -160,7 +162,7 @@ impl Floor {
     fn data(&self, plan: &Plan) -> PathBuf {
         let made = self.home.path().join(&plan.name);
         let data = plan.data.clone().unwrap_or_else(|| made.clone());
-        if data == made && !data.join(IDENTITY_DIRECTORY).exists() {
+        if data == made && !plan.joins && !data.join(IDENTITY_DIRECTORY).exists() {
             let issued = self.authority.issue(&Subject::new(plan.role, &plan.name), SystemTime::now());
             let issued = issued.expect("a name can be issued for");
             Identity::store(&data.join(IDENTITY_DIRECTORY), &issued).expect("a fresh directory");

@@ -16,6 +16,7 @@
 
 mod add;
 mod binary;
+mod clock;
 mod floor;
 mod http;
 mod library;
@@ -29,6 +30,7 @@ mod wait;
 
 pub use add::{Added, Addends, PATIENTLY, add_by_http, add_by_quic};
 pub use binary::lineside;
+pub use clock::WrongClock;
 pub use floor::Floor;
 pub use http::{Http, HttpAnswer};
 pub use library::library;

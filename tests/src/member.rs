@@ -101,6 +101,7 @@ pub(crate) fn command(plan: &Plan, around: &Surroundings<'_>) -> Command {
     for (key, value) in settings.into_iter().filter(|(_, value)| !value.is_empty()) {
         command.env(format!("LINESIDE__{}", key.to_uppercase().replace('.', "__")), value);
     }
+    command.envs(plan.environment.iter().map(|(name, value)| (name, value)));
     command.arg(plan.command).arg("--data-dir").arg(around.data).args(&plan.flags);
     command
 }

@@ -33,6 +33,7 @@ impl Outsider {
             protocol: PROTOCOL_VERSION,
             cluster: identity.cluster(),
             member: None,
+            clock_ms: 0,
         }));
         let mesh = Mesh::bind(MeshConfig::dialling(), Arc::clone(&identity), presence, Arc::new(Nothing));
         Self { mesh: mesh.expect("a free port"), identity }

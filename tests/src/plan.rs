@@ -15,12 +15,25 @@ pub struct Plan {
     pub(crate) flags: Vec<String>,
     pub(crate) mdns: bool,
     pub(crate) data: Option<PathBuf>,
+    /// Begins in an empty directory, with a token.
+    pub(crate) joins: bool,
+    /// Variables of its environment.
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 impl Plan {
     fn new(name: &str, command: &'static str, role: Role) -> Self {
-        let (settings, flags) = (Vec::new(), Vec::new());
-        Self { name: name.to_owned(), command, role, settings, flags, mdns: false, data: None }
+        Self {
+            name: name.to_owned(),
+            command,
+            role,
+            settings: Vec::new(),
+            flags: Vec::new(),
+            mdns: false,
+            data: None,
+            joins: false,
+            environment: Vec::new(),
+        }
     }
 
     /// Runs models.
@@ -52,6 +65,20 @@ impl Plan {
     #[must_use]
     pub fn flag(mut self, flag: &str) -> Self {
         self.flags.push(flag.to_owned());
+        self
+    }
+
+    /// Begins in an empty directory and joins with this token.
+    #[must_use]
+    pub fn joining(mut self, token: &str) -> Self {
+        self.joins = true;
+        self.flag("--join").flag(token)
+    }
+
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Display) -> Self {
+        self.environment.push((name.to_owned(), value.to_string()));
         self
     }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterId, Datatype, ModelName, ModelVersion, NodeId, RequestId, Role};
+use crate::{ClusterId, Datatype, ModelName, ModelVersion, NodeId, RequestId, Role, TrustStamp};
 
 /// The names of the methods.
 pub mod method {
@@ -33,6 +33,14 @@ pub mod method {
     pub const CLUSTER_WATCH: &str = "cluster.watch";
     /// A summary of the cluster: [`ClusterStatus`](super::ClusterStatus).
     pub const CLUSTER_STATUS: &str = "cluster.status";
+    /// A new certificate for the caller, which it asks of a member with the authority's key:
+    /// [`RenewParams`](crate::RenewParams) to [`Enrolled`](crate::Enrolled).
+    pub const CERTS_RENEW: &str = "certs.renew";
+    /// Whom the cluster trusts, as the asked member knows it: [`SignedTrust`](crate::SignedTrust).
+    pub const TRUST_GET: &str = "trust.get";
+    /// A first certificate for a token. Not a call between members: the one method of the protocol `lineside-join/1`.
+    /// [`JoinParams`](crate::JoinParams) to [`Enrolled`](crate::Enrolled).
+    pub const ENROL_JOIN: &str = "enrol.join";
     /// Notification: the caller no longer wants the call with this id. [`CancelParams`](super::CancelParams).
     pub const CANCEL: &str = "$/cancelRequest";
 }
@@ -284,6 +292,15 @@ pub struct MemberState {
     /// When its certificate ends, in seconds since 1970.
     #[serde(default)]
     pub certificate_expires: u64,
+    /// Generation of the authority that signed its certificate.
+    #[serde(default)]
+    pub certificate_generation: u32,
+    /// The trust list that it goes by.
+    #[serde(default)]
+    pub trust: TrustStamp,
+    /// Whether it has the authority's key, and can renew certificates.
+    #[serde(default)]
+    pub authority: bool,
 }
 
 /// The params and the result of `hello`.
@@ -296,6 +313,10 @@ pub struct Greeting {
     /// What the sender says of itself; clients and admins, who are no members, say nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member: Option<MemberState>,
+    /// The sender's clock, in milliseconds since 1970; 0 does not say. Nothing is decided by it: people are told when
+    /// clocks differ.
+    #[serde(default)]
+    pub clock_ms: u64,
 }
 
 /// Version of the protocol that this crate speaks.
@@ -333,6 +354,12 @@ pub struct MemberRow {
     /// Of these, those that failed.
     #[serde(default)]
     pub failures: u64,
+    /// How far its clock was ahead of the answering member's when they last met, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_ahead_ms: Option<i64>,
+    /// Where another machine with the same node id was heard: a copied disk.
+    #[serde(default, with = "crate::address::optional", skip_serializing_if = "Option::is_none")]
+    pub double: Option<SocketAddr>,
 }
 
 /// The result of `cluster.members`.

@@ -22,6 +22,7 @@ mod split;
 mod standing;
 mod strict;
 mod tensor;
+mod trust;
 
 pub use calls::{
     CallContext, CancelParams, ClusterStatus, Empty, Greeting, Health, InferParams, InferResult, LoadReport,
@@ -39,3 +40,7 @@ pub use split::{TENSORS_MAX, Tensor, join_tensors, split_tensors};
 pub use standing::{InvalidStanding, Standing};
 pub use strict::{DEPTH_MAX, InvalidDocument, MAP_ENTRIES_MAX};
 pub use tensor::{Datatype, InvalidTensor, RANK_MAX, Shape, bytes_elements, bytes_tensor};
+pub use trust::{
+    AUTHORITIES_MAX, CSR_BYTES_MAX, Enrolled, JoinParams, REVOKED_MAX, RenewParams, SignedTrust, TrustList,
+    TrustSignature, TrustStamp, TrustedAuthority,
+};

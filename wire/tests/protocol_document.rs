@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use lineside_wire::{
-    BATCH_ENTRIES_MAX, CancelParams, Datatype, Empty, EncodedFrame, Executed, FAULT_MESSAGE_BYTES_MAX,
-    FRAME_HEAD_BYTES, FaultCode, FrameHead, FrameKind, Greeting, InferParams, InferResult, Limits,
-    MAP_ENTRIES_MAX, MembersResult, Message, ModelName, PayloadBuilder, RANK_MAX, TENSOR_ALIGN, TENSORS_MAX,
-    TensorHeader, decode_part, join_tensors, method, split_tensors,
+    AUTHORITIES_MAX, BATCH_ENTRIES_MAX, CSR_BYTES_MAX, CancelParams, Datatype, Empty, EncodedFrame, Enrolled,
+    Executed, FAULT_MESSAGE_BYTES_MAX, FRAME_HEAD_BYTES, FaultCode, FrameHead, FrameKind, Greeting,
+    InferParams, InferResult, JoinParams, Limits, MAP_ENTRIES_MAX, MembersResult, Message, ModelName,
+    PayloadBuilder, RANK_MAX, REVOKED_MAX, SignedTrust, TENSOR_ALIGN, TENSORS_MAX, TensorHeader, TrustList,
+    check_document, decode_part, join_tensors, method, split_tensors,
 };
-use serde_json::{Value, json};
+use serde::{Deserialize, Deserializer, de};
+use serde_json::{Map, Value, json};
 
 mod samples;
 
@@ -43,10 +45,13 @@ fn every_example_is_there_and_says_what_it_holds() {
         let read = read(&example.bytes).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
         let mut seen = json!({
             "kind": format!("{:?}", read.kind).to_lowercase(),
-            "document": rmp_serde::from_slice::<Value>(&read.document).unwrap(),
+            "document": shown(&read.document),
         });
         if let Some(tensors) = tensors(&read) {
             seen["tensors"] = tensors;
+        }
+        if let Some(trust) = trust(&read) {
+            seen["trust"] = shown(&trust.document);
         }
         assert_eq!(seen, example.says, "{name}");
     }
@@ -112,8 +117,11 @@ fn the_table_of_datatypes_is_the_one_in_the_code() {
 fn every_method_is_in_the_table_with_the_roles_that_may_call_it() {
     let told = table("method", "may be called by", "params");
     let named: BTreeSet<_> = told.iter().map(|row| row[0].as_str()).collect();
-    let constants: BTreeMap<_, _> = constants(CALLS).chain(constants(ROLES)).collect();
+    let mut constants: BTreeMap<_, _> = constants(CALLS).chain(constants(ROLES)).collect();
     assert_eq!(constants.get("HELLO"), Some(&method::HELLO), "the constants were not found");
+    // The one method of another protocol: nobody with a role calls it.
+    assert_eq!(constants.remove("ENROL_JOIN"), Some(method::ENROL_JOIN));
+    assert!(!ROLES.contains("method::ENROL_JOIN, &") && DOCUMENT.contains("`enrol.join` is in no row"));
     assert_eq!(named, constants.values().copied().collect());
     for row in told {
         let (constant, _) = constants.iter().find(|(_, method)| **method == row[0]).unwrap();
@@ -144,6 +152,9 @@ fn the_limits_are_those_of_the_code() {
         ("TENSOR_ALIGN", TENSOR_ALIGN as u64),
         ("ModelName::BYTES_MAX", ModelName::BYTES_MAX as u64),
         ("FAULT_MESSAGE_BYTES_MAX", FAULT_MESSAGE_BYTES_MAX as u64),
+        ("AUTHORITIES_MAX", AUTHORITIES_MAX as u64),
+        ("REVOKED_MAX", REVOKED_MAX as u64),
+        ("CSR_BYTES_MAX", CSR_BYTES_MAX as u64),
     ]);
     let told = table("limit", "value", "constant");
     let number = |text: &str| text.split([' ', ',']).next().and_then(|digits| digits.parse::<u64>().ok());
@@ -233,6 +244,88 @@ fn read(bytes: &[u8]) -> Result<Read, String> {
     Ok(Read { kind: head.kind, document: document.to_vec(), payload: Bytes::copy_from_slice(payload) })
 }
 
+/// A document in JSON's words. Bytes, which JSON has not, are shown as a map `{"bin": …}`: short ones in hexadecimal,
+/// long ones by their length.
+fn shown(document: &[u8]) -> Value {
+    rmp_serde::from_slice::<Shown>(document).unwrap().0
+}
+
+struct Shown(Value);
+
+impl<'de> Deserialize<'de> for Shown {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Showing).map(Self)
+    }
+}
+
+struct Showing;
+
+impl<'de> de::Visitor<'de> for Showing {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a value of a document")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_bytes<E>(self, value: &[u8]) -> Result<Value, E> {
+        const SHOWN_BYTES_MAX: usize = 32;
+        let digits = value.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+        let told = if value.len() <= SHOWN_BYTES_MAX { digits } else { format!("{} bytes", value.len()) };
+        Ok(json!({ "bin": told }))
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
+        let mut array = Vec::new();
+        while let Some(Shown(element)) = elements.next_element()? {
+            array.push(element);
+        }
+        Ok(array.into())
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some((key, Shown(value))) = entries.next_entry::<String, _>()? {
+            map.insert(key, value);
+        }
+        Ok(map.into())
+    }
+}
+
+/// The trust list in an answer, with its document read and written again.
+fn trust(read: &Read) -> Option<SignedTrust> {
+    let Message::Response { result, .. } = Message::decode(read.kind, &read.document).unwrap() else {
+        return None;
+    };
+    let trust = match decode_part::<Enrolled>(result) {
+        Ok(enrolled) => enrolled.trust,
+        Err(_) => decode_part(result).ok()?,
+    };
+    assert_eq!(check_document(&trust.document), Ok(()));
+    let list: TrustList = decode_part(&trust.document).unwrap();
+    assert_eq!(rmp_serde::to_vec_named(&list).unwrap(), *trust.document);
+    Some(trust)
+}
+
 /// The tensors of a call or its answer: names and values.
 fn tensors(read: &Read) -> Option<Value> {
     let headers: Vec<TensorHeader> = match Message::decode(read.kind, &read.document).unwrap() {
@@ -264,6 +357,9 @@ fn encode(name: &str, message: &Message<'_>, payload: &Bytes) -> EncodedFrame {
                 let tensors = joined(params.inputs.clone());
                 EncodedFrame::request(*id, method, context, &params, tensors)
             }
+            method::ENROL_JOIN => {
+                EncodedFrame::request(*id, method, context, &decode_part::<JoinParams>(params).unwrap(), none)
+            }
             _ => EncodedFrame::request(*id, method, context, &decode_part::<Empty>(params).unwrap(), none),
         },
         Message::Notification { method, params } => {
@@ -273,6 +369,14 @@ fn encode(name: &str, message: &Message<'_>, payload: &Bytes) -> EncodedFrame {
             "hello-response" => {
                 let greeting: Greeting = decode_part(result).unwrap();
                 EncodedFrame::response(*id, &greeting, report.as_ref(), none)
+            }
+            "trust-response" => {
+                let trust: SignedTrust = decode_part(result).unwrap();
+                EncodedFrame::response(*id, &trust, report.as_ref(), none)
+            }
+            "join-response" => {
+                let enrolled: Enrolled = decode_part(result).unwrap();
+                EncodedFrame::response(*id, &enrolled, report.as_ref(), none)
             }
             "infer-response" => {
                 let result: InferResult = decode_part(result).unwrap();

@@ -45,6 +45,9 @@ impl Member {
             load: LoadReport::default(),
             models: Vec::new(),
             certificate_expires: 0,
+            certificate_generation: 1,
+            trust: lineside_wire::TrustStamp::default(),
+            authority: false,
         };
         Self { cluster: identity.cluster(), state }
     }
@@ -52,7 +55,12 @@ impl Member {
 
 impl Presence for Member {
     fn greeting(&self) -> Greeting {
-        Greeting { protocol: PROTOCOL_VERSION, cluster: self.cluster, member: Some(self.state.clone()) }
+        Greeting {
+            protocol: PROTOCOL_VERSION,
+            cluster: self.cluster,
+            member: Some(self.state.clone()),
+            clock_ms: 0,
+        }
     }
     fn met(&self, _peer: &PeerIdentity, _greeting: &Greeting, _remote: SocketAddr) {}
     fn lost(&self, _node: NodeId) {}

@@ -1,216 +1,82 @@
-//! `lineside certs init | issue | show | roles`: offline work on identities.
+//! `lineside certs …`: identities, and the authority that makes them.
+//!
+//! What changes whom the cluster trusts works on the authority's directory of this machine; a member that runs here
+//! publishes it.
 
-use std::{
-    path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
-};
+mod audit;
+mod join;
+mod letter;
+mod lock;
+mod make;
+pub(super) mod office;
+mod offline;
+mod revoke;
+mod rotate;
+mod show;
 
-use clap::{Args, Subcommand};
-use lineside_certs::{
-    AUTHORITY_DIRECTORY, Authority, CertificateSummary, IDENTITY_DIRECTORY, Identity, Subject, roles,
-};
+use clap::Subcommand;
+use lineside_certs::roles;
 use lineside_wire::Role;
 
 use crate::{
-    args::{SettingsArgs, flags},
-    exit::{Exit, Failure, OrFail as _, Outcome},
-    output::{self, Format, FormatArgs, Table, until},
+    exit::{Exit, Outcome},
+    output::{self, Format, FormatArgs, Table},
 };
 
 /// `lineside certs …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Certs {
     /// Make a cluster: its authority and this machine's identity
-    Init(InitArgs),
-    /// Make an identity for another machine, or for a program
-    Issue(IssueArgs),
-    /// Show the certificates of this machine, or those in a directory
-    Show(ShowArgs),
+    Init(make::InitArgs),
+    /// Show the identity of this machine, whom it trusts and when it is renewed
+    Show(show::ShowArgs),
+    /// Become a client with a token
+    Join(join::JoinArgs),
+    /// Make an admin's identity, for a day
+    Admin(make::AdminArgs),
+    /// Make an identity for another machine, its key too; a token or a request is better: the key then stays there
+    Issue(make::IssueArgs),
+    /// Ask for a certificate by a file: for machines that no network reaches
+    Request(offline::RequestArgs),
+    /// Answer a request that came by a file
+    Sign(offline::SignArgs),
+    /// Put the answer to this machine's request into force
+    Install(offline::InstallArgs),
+    /// Shut a machine or a certificate out of the cluster
+    Revoke(revoke::RevokeArgs),
+    /// List the certificates that were issued
+    Issued(revoke::IssuedArgs),
+    /// Replace the authority by a new one
+    #[command(subcommand)]
+    RotateCa(rotate::RotateCommand),
+    /// Encrypt the authority's key with a passphrase, or set another one
+    Passphrase(lock::PassphraseCommandArgs),
+    /// Show the audit log of the authority
+    Audit(audit::AuditArgs),
     /// Show which role may call which method
     Roles(FormatArgs),
-}
-
-/// `lineside certs init`.
-#[derive(Debug, Args)]
-pub(crate) struct InitArgs {
-    #[command(flatten)]
-    settings: SettingsArgs,
-    /// The name of the cluster and of this machine [default: the host's name]
-    #[arg(long)]
-    name: Option<String>,
-}
-
-/// `lineside certs issue`.
-#[derive(Debug, Args)]
-pub(crate) struct IssueArgs {
-    #[command(flatten)]
-    settings: SettingsArgs,
-    /// What the holder may be
-    #[arg(long, value_parser = ["node", "gateway", "client", "admin"])]
-    role: String,
-    /// The holder's name for people
-    #[arg(long)]
-    name: String,
-    /// A directory that is made; copy it to <data directory>/identity of the holder
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
-}
-
-/// `lineside certs show`.
-#[derive(Debug, Args)]
-pub(crate) struct ShowArgs {
-    /// A directory with certificates [default: the identity and the authority in the data directory]
-    dir: Option<PathBuf>,
-    #[command(flatten)]
-    settings: SettingsArgs,
-    #[command(flatten)]
-    format: FormatArgs,
 }
 
 impl Certs {
     /// Does what the command says.
     pub(crate) fn run(self) -> Outcome {
         match self {
-            Self::Init(args) => init(args),
-            Self::Issue(args) => issue(args),
-            Self::Show(args) => show(args),
+            Self::Init(args) => args.run(),
+            Self::Show(args) => args.run(),
+            Self::Join(args) => args.run(),
+            Self::Admin(args) => args.run(),
+            Self::Issue(args) => args.run(),
+            Self::Request(args) => args.run(),
+            Self::Sign(args) => args.run(),
+            Self::Install(args) => args.run(),
+            Self::Revoke(args) => args.run(),
+            Self::Issued(args) => args.run(),
+            Self::RotateCa(command) => command.run(),
+            Self::Passphrase(args) => args.run(),
+            Self::Audit(args) => args.run(),
             Self::Roles(format) => show_roles(format.output),
         }
     }
-}
-
-fn init(args: InitArgs) -> Outcome {
-    let config = args.settings.load(flags([("member.name", "--name", args.name)]))?.config;
-    let (data, name) = (config.data_dir(), config.name());
-    let (identity, made) = Identity::ensure(&data, &name, Role::Node, true, SystemTime::now()).or_fail(
-        Exit::Failure,
-        format!("cannot make a cluster in {}", data.display()),
-        "name an empty directory with --data-dir, or use the cluster that is there",
-    )?;
-    if !made {
-        let what = format!("{} already belongs to the cluster {}", data.display(), identity.cluster());
-        let remedy =
-            "nothing was changed; `lineside certs show` shows it, another --data-dir makes another cluster";
-        return Err(Failure::new(Exit::Failure, what, "an identity is never replaced", remedy));
-    }
-    output::data(format_args!(
-        "cluster    {}\nnode       {} ({})\nauthority  {}\nidentity   {}\n",
-        identity.cluster(),
-        identity.node(),
-        identity.name(),
-        data.join(AUTHORITY_DIRECTORY).display(),
-        data.join(IDENTITY_DIRECTORY).display(),
-    ))?;
-    output::note(format_args!(
-        "\nKeep a copy of {} in a safe place: whoever has it can make members.\nFor each further machine: \
-         lineside certs issue --role node --name NAME --out DIR",
-        data.join(AUTHORITY_DIRECTORY).display(),
-    ));
-    Ok(Exit::Ok)
-}
-
-fn issue(args: IssueArgs) -> Outcome {
-    let data = args.settings.load(Vec::new())?.config.data_dir();
-    let role = Role::ALL.into_iter().find(|role| role.as_str() == args.role);
-    let role = role.ok_or_else(|| Failure::new(Exit::Usage, "no such role", &args.role, "use node"))?;
-    let authority = Authority::load(&data.join(AUTHORITY_DIRECTORY)).or_fail(
-        Exit::Failure,
-        format!("cannot issue an identity from {}", data.display()),
-        "run this on the machine that made the cluster, or name its --data-dir",
-    )?;
-    let subject = Subject::new(role, args.name.as_str());
-    let issued = authority.issue(&subject, SystemTime::now()).or_fail(
-        Exit::Failure,
-        format!("cannot issue an identity for {:?}", args.name),
-        "choose another --name",
-    )?;
-    Identity::store(&args.out, &issued).or_fail(
-        Exit::Failure,
-        format!("cannot write the identity to {}", args.out.display()),
-        "name a directory that does not exist yet with --out",
-    )?;
-    output::data(format_args!("{role} {} ({}) in {}\n", subject.node, subject.name, args.out.display()))?;
-    let then = match role {
-        Role::Node | Role::Gateway => format!(
-            "\nOn that machine:\n  copy {} to DATA/{IDENTITY_DIRECTORY}, readable by its owner only, then delete it here\n  \
-             lineside {role} --data-dir DATA",
-            args.out.display(),
-        ),
-        Role::Client | Role::Admin => {
-            format!("\nTo use it:\n  lineside members --identity {}", args.out.display())
-        }
-    };
-    output::note(then);
-    Ok(Exit::Ok)
-}
-
-/// A certificate and where it lies.
-#[derive(serde::Serialize)]
-struct Found {
-    file: PathBuf,
-    #[serde(flatten)]
-    certificate: CertificateSummary,
-    expired: bool,
-}
-
-fn show(args: ShowArgs) -> Outcome {
-    let directories = match args.dir {
-        Some(directory) => vec![directory],
-        None => {
-            let data = args.settings.load(Vec::new())?.config.data_dir();
-            vec![data.join(IDENTITY_DIRECTORY), data.join(AUTHORITY_DIRECTORY)]
-        }
-    };
-    let now = SystemTime::now();
-    let mut found = Vec::new();
-    for directory in &directories {
-        found.extend(certificates_in(directory, now)?);
-    }
-    if found.is_empty() {
-        let places: Vec<_> = directories.iter().map(|directory| directory.display().to_string()).collect();
-        let remedy = "make a cluster with `lineside certs init`, or name the directory of an identity";
-        return Err(Failure::new(Exit::Failure, "there is no certificate", places.join(", "), remedy));
-    }
-    match args.format.output {
-        Format::Json => output::json(&found)?,
-        Format::Table => output::data(table(&found, now))?,
-    }
-    Ok(Exit::Ok)
-}
-
-/// The certificates among the files of a directory; none when there is no directory.
-fn certificates_in(directory: &Path, now: SystemTime) -> Result<Vec<Found>, Failure> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Ok(Vec::new()) };
-    let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "pem"));
-    files.retain(|file| file.file_stem().is_some_and(|stem| stem != "key"));
-    files.sort();
-    let read = |file: PathBuf| {
-        let certificate = std::fs::read_to_string(&file)
-            .map_err(anyhow::Error::from)
-            .and_then(|pem| Ok(CertificateSummary::of_pem(&pem)?))
-            .or_fail(Exit::Failure, format!("cannot read {}", file.display()), "restore it from a backup")?;
-        let expired = certificate.expires_in(now).is_none();
-        Ok(Found { file, certificate, expired })
-    };
-    files.into_iter().map(read).collect()
-}
-
-fn table(found: &[Found], now: SystemTime) -> Table {
-    let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let mut table = Table::new(["NAME", "ROLE", "NODE", "CLUSTER", "ENDS", "FILE"]);
-    for Found { file, certificate, .. } in found {
-        let cluster = certificate.cluster.or(certificate.authority_of);
-        table.row([
-            certificate.subject.clone(),
-            certificate.role.map_or_else(|| "authority".to_owned(), |role| role.to_string()),
-            certificate.node.map(|node| node.short()).unwrap_or_default(),
-            cluster.map(|cluster| cluster.short()).unwrap_or_default(),
-            until(certificate.not_after, now),
-            file.display().to_string(),
-        ]);
-    }
-    table
 }
 
 fn show_roles(format: Format) -> Outcome {
@@ -233,4 +99,78 @@ fn show_roles(format: Format) -> Outcome {
         }
     }
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::path::PathBuf;
+
+    use lineside_certs::{AUTHORITY_DIRECTORY, IDENTITY_DIRECTORY, Identity, IssuedRow};
+    use lineside_wire::NodeId;
+
+    use super::{
+        office::{OfficeArgs, now},
+        *,
+    };
+    use crate::args::SettingsArgs;
+
+    /// A data directory, as the person at its machine uses it.
+    pub(crate) struct Desk {
+        home: tempfile::TempDir,
+        name: &'static str,
+    }
+
+    impl Desk {
+        /// A machine with nothing on it.
+        pub(crate) fn empty(name: &'static str) -> Self {
+            Self { home: tempfile::tempdir().unwrap(), name }
+        }
+
+        /// The machine that made a cluster.
+        pub(crate) fn founded(name: &'static str) -> Self {
+            let desk = Self::empty(name);
+            let (_, made) = Identity::ensure(&desk.data(), name, Role::Node, true, now()).unwrap();
+            assert!(made);
+            desk
+        }
+
+        pub(crate) fn data(&self) -> PathBuf {
+            self.home.path().join(self.name)
+        }
+
+        /// A file beside the data directory: on a USB stick, say.
+        pub(crate) fn beside(&self, name: &str) -> PathBuf {
+            self.home.path().join(name)
+        }
+
+        pub(crate) fn authority(&self) -> PathBuf {
+            self.data().join(AUTHORITY_DIRECTORY)
+        }
+
+        pub(crate) fn identity(&self) -> Identity {
+            Identity::load(&self.data().join(IDENTITY_DIRECTORY)).unwrap()
+        }
+
+        pub(crate) fn settings(&self) -> SettingsArgs {
+            SettingsArgs { config: None, data_dir: Some(self.data().display().to_string()) }
+        }
+
+        pub(crate) fn office(&self) -> OfficeArgs {
+            OfficeArgs { settings: self.settings(), ..OfficeArgs::default() }
+        }
+    }
+
+    /// A certificate of `name`, whose node id is made of `id`, that ends at 1000.
+    pub(crate) fn issued(name: &str, id: u8, serial: &str) -> IssuedRow {
+        IssuedRow {
+            serial: serial.to_owned(),
+            node: NodeId::from_bytes([id; 16]),
+            role: Role::Node,
+            name: name.to_owned(),
+            generation: 1,
+            issued: 10,
+            not_after: 1000,
+            revoked: None,
+        }
+    }
 }

@@ -1,16 +1,15 @@
 //! How a command finds the running cluster: whom it asks, and as who.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     net::{IpAddr, SocketAddr},
     num::NonZeroU16,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
 };
 
 use clap::Args;
-use lineside_certs::{IDENTITY_DIRECTORY, Identity, roles};
+use lineside_certs::{Clock, IDENTITY_DIRECTORY, Identity, IdentityError, roles};
 use lineside_client::{AskError, Client, ConnectError};
 use lineside_wire::{FaultCode, MemberRow};
 
@@ -29,6 +28,12 @@ pub(crate) struct ConnectArgs {
     /// The directory of the identity to use [default: the one of this machine's member]
     #[arg(long, value_name = "DIR")]
     identity: Option<PathBuf>,
+    /// The identity to use as a pair of files: the certificate, with the authorities' behind it
+    #[arg(long, value_name = "FILE", requires = "key", conflicts_with = "identity")]
+    cert: Option<PathBuf>,
+    /// The key of --cert
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
     /// A member to ask, HOST or HOST:PORT; may be given several times [default: the member that runs on this
     /// machine, and the seeds in the settings]
     #[arg(long, value_name = "ADDR", value_parser = with_port)]
@@ -56,18 +61,12 @@ impl ConnectArgs {
         command: impl AsyncFnOnce(&Client) -> Outcome,
     ) -> Outcome {
         let config = self.settings.load(Vec::new())?.config;
-        let own = config.data_dir().join(IDENTITY_DIRECTORY);
-        let identity = load_identity(&self.identity.unwrap_or(own))?;
+        let identity = load_identity(&Place::named(self.identity, self.cert, self.key, &config))?;
         if let Some(method) = method {
             check_role(&identity, method)?;
         }
         let addresses = addresses(&self.connect, &config)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().or_fail(
-            Exit::Failure,
-            "cannot start",
-            "close some programs: the system gives no more files or threads",
-        )?;
-        runtime.block_on(async {
+        runtime()?.block_on(async {
             let client =
                 Client::connect(identity, addresses.found).await.map_err(|error| not_connected(&error))?;
             let outcome = command(&client).await;
@@ -77,16 +76,62 @@ impl ConnectArgs {
     }
 }
 
-fn load_identity(directory: &Path) -> Result<Arc<Identity>, Failure> {
-    let loaded = Identity::load(directory).and_then(|identity| {
-        identity.check_validity(SystemTime::now())?;
+/// A runtime for one command.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().or_fail(
+        Exit::Failure,
+        "cannot start",
+        "close some programs: the system gives no more files or threads",
+    )
+}
+
+/// Where an identity is.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    Directory(PathBuf),
+    Pair { certificate: PathBuf, key: PathBuf },
+}
+
+impl Place {
+    /// What is named; else the identity of the member on this machine.
+    fn named(
+        identity: Option<PathBuf>,
+        certificate: Option<PathBuf>,
+        key: Option<PathBuf>,
+        config: &Config,
+    ) -> Self {
+        match (certificate, key) {
+            (Some(certificate), Some(key)) => Self::Pair { certificate, key },
+            _ => Self::Directory(identity.unwrap_or_else(|| config.data_dir().join(IDENTITY_DIRECTORY))),
+        }
+    }
+
+    fn load(&self) -> Result<Identity, IdentityError> {
+        match self {
+            Self::Directory(directory) => Identity::load(directory),
+            Self::Pair { certificate, key } => Identity::load_pair(certificate, key),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) | Self::Pair { certificate: path, .. } => path.display().fmt(f),
+        }
+    }
+}
+
+fn load_identity(place: &Place) -> Result<Arc<Identity>, Failure> {
+    let loaded = place.load().and_then(|identity| {
+        identity.check_validity(Clock::system().now())?;
         Ok(Arc::new(identity))
     });
     loaded.or_fail(
         Exit::Failure,
-        format!("the identity in {} cannot be used to call the cluster", directory.display()),
-        "name the member's --data-dir, or an identity of its own with --identity DIR; on the machine that made the \
-         cluster: lineside certs issue --role client --name NAME --out DIR",
+        format!("the identity in {place} cannot be used to call the cluster"),
+        "name the member's --data-dir, or an identity of its own with --identity DIR or --cert FILE --key FILE; a line \
+         that makes one is printed, on the machine with the authority's key, by: lineside token create --role client",
     )
 }
 
@@ -102,8 +147,7 @@ fn check_role(identity: &Identity, method: &str) -> Result<(), Failure> {
             identity.name(),
             identity.role()
         ),
-        "on the machine that made the cluster: lineside certs issue --role admin --name NAME --out DIR; then add \
-         --identity DIR",
+        "on the machine with the authority's key: lineside certs admin --out DIR; then add --identity DIR",
     ))
 }
 
@@ -115,7 +159,7 @@ fn addresses(named: &[String], config: &Config) -> Result<Addresses, Failure> {
     let file = config.data_dir().join(ADDRESS_FILE);
     let mut addresses = Addresses { found: Vec::new(), looked: Vec::new() };
     match running_member(&file) {
-        Ok(member) => addresses.found.push(member.to_string()),
+        Ok(member) => addresses.found.push(member.members.to_string()),
         Err(why) => addresses.looked.push(why),
     }
     addresses.found.extend(config.member.seeds.iter().map(ToString::to_string));
@@ -133,11 +177,11 @@ fn addresses(named: &[String], config: &Config) -> Result<Addresses, Failure> {
     }
 }
 
-/// The address of the member that runs with this data directory.
-fn running_member(file: &Path) -> Result<SocketAddr, String> {
+/// What the member that runs with this data directory says of itself.
+fn running_member(file: &Path) -> Result<AddressFile, String> {
     match fs::read(file) {
         Ok(bytes) => match serde_json::from_slice::<AddressFile>(&bytes) {
-            Ok(found) => Ok(found.members),
+            Ok(found) => Ok(found),
             Err(error) => Err(format!("{} cannot be read: {error}", file.display())),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -145,6 +189,34 @@ fn running_member(file: &Path) -> Result<SocketAddr, String> {
         }
         Err(error) => Err(format!("{} cannot be read: {error}", file.display())),
     }
+}
+
+/// The member that runs on this machine with these settings, or why there is none.
+pub(crate) fn running_here(config: &Config) -> Result<AddressFile, String> {
+    let file = config.data_dir().join(ADDRESS_FILE);
+    let found = running_member(&file)?;
+    // One that was killed leaves its file behind.
+    let pid = i32::try_from(found.pid).ok().and_then(rustix::process::Pid::from_raw);
+    match pid.map(rustix::process::test_kill_process) {
+        Some(Ok(()) | Err(rustix::io::Errno::PERM)) => Ok(found),
+        Some(Err(_)) | None => {
+            Err(format!("no member runs with this data directory (the one of {} was killed)", file.display()))
+        }
+    }
+}
+
+/// What the members say of each other, asked with the identity of this machine: of the member that runs here, else of
+/// the seeds.
+pub(crate) fn members_from_here(config: &Config) -> Result<Vec<MemberRow>, Failure> {
+    let identity = load_identity(&Place::named(None, None, None, config))?;
+    let addresses = addresses(&[], config)?;
+    runtime()?.block_on(async {
+        let client =
+            Client::connect(identity, addresses.found).await.map_err(|error| not_connected(&error))?;
+        let list = client.members().await.map_err(|error| not_answered(&error));
+        client.close().await;
+        Ok(list?.members)
+    })
 }
 
 /// An address as [`Client::connect`] takes it: without a port, the default one is meant.
@@ -164,7 +236,7 @@ fn with_port(text: &str) -> Result<String, String> {
 
 fn not_connected(error: &ConnectError) -> Failure {
     let remedy = "start a member there, or name another one with --connect HOST:PORT; an identity of another cluster \
-                  is given with --identity DIR";
+                  is given with --identity DIR, or with --cert FILE --key FILE";
     match error {
         ConnectError::NoMember { .. } | ConnectError::Members { .. } => {
             Failure::new(Exit::Unreachable, "the cluster cannot be reached", error, remedy)
@@ -190,7 +262,8 @@ pub(crate) fn not_answered(error: &AskError) -> Failure {
         AskError::UnknownMember(_) => (Exit::Failure, "`lineside members` lists the members"),
         AskError::Refused { fault, .. } if fault.code == FaultCode::PermissionDenied => (
             Exit::Failure,
-            "use an identity of another role: --identity DIR; `lineside certs roles` lists them",
+            "use an identity of another role: --identity DIR, or --cert FILE --key FILE; `lineside certs roles` lists \
+             them",
         ),
         AskError::Refused { fault, .. } if fault.code == FaultCode::MethodNotFound => {
             (Exit::Failure, "bring the cluster and this program to the same release")
@@ -236,6 +309,8 @@ pub(crate) fn label(rows: &[MemberRow], row: &MemberRow) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::time::SystemTime;
+
     use lineside_wire::{LoadReport, MemberState, MembersResult, ModelInfo, NodeId, Role};
 
     use super::*;
@@ -260,6 +335,9 @@ pub(crate) mod tests {
             load: LoadReport { running: 1, queued: 2, slots: 4 },
             models,
             certificate_expires: 0,
+            certificate_generation: 1,
+            trust: lineside_wire::TrustStamp::default(),
+            authority: false,
         };
         MemberRow {
             node,
@@ -273,6 +351,8 @@ pub(crate) mod tests {
             p95_us: None,
             calls: 0,
             failures: 0,
+            clock_ahead_ms: None,
+            double: None,
         }
     }
 
@@ -315,6 +395,42 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_member_that_was_killed_does_not_run() {
+        let home = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.member.data_dir = Some(home.path().to_owned());
+        assert!(running_here(&config).unwrap_err().contains("run/address"));
+        fs::create_dir(home.path().join("run")).unwrap();
+        let node = NodeId::from_bytes([1; 16]);
+        let wrote = |pid: u32| {
+            let json = format!(r#"{{"pid":{pid},"node":"{node}","members":"127.0.0.1:7555"}}"#);
+            fs::write(home.path().join(ADDRESS_FILE), json).unwrap();
+            running_here(&config)
+        };
+        assert_eq!(wrote(std::process::id()).unwrap().node, node);
+        // Beyond the largest that Linux gives.
+        assert!(wrote(1 << 23).unwrap_err().contains("was killed"));
+        assert!(wrote(0).unwrap_err().contains("was killed"));
+    }
+
+    #[test]
+    fn an_identity_is_a_directory_or_a_pair_of_files_and_else_the_members() {
+        let mut config = Config::default();
+        config.member.data_dir = Some("/data".into());
+        let here = Place::Directory("/data/identity".into());
+        assert_eq!(Place::named(None, None, None, &config), here);
+        let there = Place::named(Some("/camera".into()), None, None, &config);
+        assert_eq!(there, Place::Directory("/camera".into()));
+        let pair = Place::named(None, Some("c.pem".into()), Some("k.pem".into()), &config);
+        let refused = load_identity(&pair).unwrap_err();
+        assert!(
+            refused.text().contains("c.pem") && refused.text().contains("--cert FILE"),
+            "{}",
+            refused.text()
+        );
+    }
+
+    #[test]
     fn a_member_is_meant_by_its_name_or_by_the_beginning_of_its_id() {
         let mut rows = vec![row("press", Vec::new()), row("weld", Vec::new())];
         assert_eq!(select(&rows, "weld").unwrap().name, "weld");
@@ -336,7 +452,7 @@ pub(crate) mod tests {
         let (identity, _) =
             Identity::ensure(home.path(), "press", Role::Node, true, SystemTime::now()).unwrap();
         let refused = check_role(&identity, lineside_wire::method::MODELS_LOAD).unwrap_err();
-        assert!(refused.text().contains("certs issue --role admin"), "{}", refused.text());
+        assert!(refused.text().contains("certs admin --out DIR"), "{}", refused.text());
         assert!(check_role(&identity, lineside_wire::method::CLUSTER_WATCH).is_ok());
     }
 }

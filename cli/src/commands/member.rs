@@ -1,11 +1,12 @@
 //! `lineside up | node | gateway`: flags become settings, settings start a member.
 
 use clap::Args;
+use lineside_certs::Token;
 
 use crate::{
     args::{SettingsArgs, flags},
     config::Flag,
-    exit::Outcome,
+    exit::{Exit, Failure, OrFail as _, Outcome},
     log,
     member::{self, Roles, RunOptions},
 };
@@ -30,6 +31,10 @@ struct MemberArgs {
     /// Do not look for members by mDNS
     #[arg(long)]
     no_mdns: bool,
+    /// Become a member of a running cluster, with a token from `lineside token create` there; once it is one, this is
+    /// not looked at
+    #[arg(long, value_name = "TOKEN")]
+    join: Option<String>,
     /// Fail when there is no identity, in the place of making a new cluster
     #[arg(long)]
     no_init: bool,
@@ -133,6 +138,7 @@ impl DoorArgs {
 
 impl MemberArgs {
     fn run(self, roles: Roles, more: Vec<Flag>) -> Outcome {
+        let join = self.join.as_deref().map(token).transpose()?;
         let mut given = flags([
             ("member.name", "--name", self.name),
             ("member.listen", "--listen", self.listen),
@@ -144,7 +150,32 @@ impl MemberArgs {
         let loaded = self.settings.load(given)?;
         loaded.check_paths()?;
         log::start(&loaded.config.log);
-        let options = RunOptions { exit_with_parent: self.exit_with_parent, no_init: self.no_init };
-        member::run(&loaded.config, roles, options)
+        let options = RunOptions { exit_with_parent: self.exit_with_parent, no_init: self.no_init, join };
+        member::run(&loaded.config, roles, &options)
+    }
+}
+
+/// Reads a token. What it was given is not repeated: it may be all of a good one but a letter.
+fn token(text: &str) -> Result<Token, Failure> {
+    text.trim().parse().or_fail(
+        Exit::Usage,
+        "--join needs a token",
+        "paste the whole line that the other machine printed; `lineside token create` makes a new one there",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_token_is_usage_and_is_not_repeated() {
+        let refused = token("ls1.c2VjcmV0").expect_err("half of one");
+        assert_eq!(refused.exit, Exit::Usage);
+        assert!(
+            refused.text().contains("token create") && !refused.text().contains("c2VjcmV0"),
+            "{}",
+            refused.text()
+        );
     }
 }

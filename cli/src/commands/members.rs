@@ -8,13 +8,13 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use futures_util::StreamExt as _;
-use lineside_client::Client;
+use lineside_client::{Client, Standing};
 use lineside_wire::{MemberRow, MembersResult, ModelState};
 
 use super::connect::{ConnectArgs, label, not_answered};
 use crate::{
     exit::{Exit, Outcome},
-    output::{self, Format, FormatArgs, Table, ago, percent, time_us, until},
+    output::{self, Format, FormatArgs, Table, ago, ahead, percent, time_us, until},
 };
 
 /// Begins the screen anew, so that a watched list stays in its place.
@@ -90,8 +90,11 @@ fn now() -> u64 {
 }
 
 fn table(list: &MembersResult, now: u64) -> Table {
-    let head =
-        ["NODE", "ADDR", "STATE", "ROLE", "MODELS", "INFLIGHT", "P95", "ERR%", "CERT", "SEEN", "VERSION"];
+    let head = [
+        "NODE", "ADDR", "STATE", "ROLE", "MODELS", "INFLIGHT", "P95", "ERR%", "CERT", "TRUST", "CLOCK",
+        "SEEN", "VERSION",
+    ];
+    let newest = newest_trust(&list.members);
     let mut table = Table::new(head).right([5, 6, 7]);
     for row in &list.members {
         let member = row.member.as_ref();
@@ -105,6 +108,8 @@ fn table(list: &MembersResult, now: u64) -> Table {
             row.p95_us.map(time_us).unwrap_or_default(),
             percent(row.failures, row.calls),
             until(member.map_or(0, |member| member.certificate_expires), now),
+            trust(row, newest),
+            row.clock_ahead_ms.map(ahead).unwrap_or_default(),
             ago(Duration::from_millis(row.seen_ms_ago)),
             member.map(|member| member.software.clone()).unwrap_or_default(),
         ]);
@@ -115,7 +120,24 @@ fn table(list: &MembersResult, now: u64) -> Table {
 /// What the cluster thinks of it; one that is leaving and still there says so itself.
 fn state(row: &MemberRow) -> String {
     let is_leaving = row.member.as_ref().is_some_and(|member| member.draining);
-    if is_leaving && row.state == "alive" { "draining".to_owned() } else { row.state.clone() }
+    let state = if is_leaving && row.state == "alive" { "draining".to_owned() } else { row.state.clone() };
+    // A copied disk: two machines take turns at being this member.
+    if row.double.is_some() { format!("{state}+double") } else { state }
+}
+
+/// The highest number of a trust list that somebody goes by who takes part.
+pub(super) fn newest_trust(rows: &[MemberRow]) -> u64 {
+    let present = rows.iter().filter(|row| row.state.parse().is_ok_and(Standing::is_present));
+    present.filter_map(|row| Some(row.member.as_ref()?.trust.number)).max().unwrap_or(0)
+}
+
+/// The number of its trust list, and of the newest where it is behind: `6<7`.
+fn trust(row: &MemberRow, newest: u64) -> String {
+    match row.member.as_ref().map_or(0, |member| member.trust.number) {
+        0 => String::new(),
+        number if number < newest => format!("{number}<{newest}"),
+        number => number.to_string(),
+    }
 }
 
 /// Its role; a node that is also a door, `lineside up`, is both.
@@ -156,20 +178,53 @@ mod tests {
         press.member.as_mut().unwrap().certificate_expires = 50 + 86_400 * 30;
         let mut weld = rows::row("weld", Vec::new());
         (weld.state, weld.seen_ms_ago, weld.in_flight) = ("down".to_owned(), 300_000, 9);
+        press.member.as_mut().unwrap().trust.number = 7;
+        (weld.clock_ahead_ms, weld.member.as_mut().unwrap().trust.number) = (Some(-720_000), 6);
         weld.member.as_mut().unwrap().door = true;
         let text = table(&rows::list(vec![press, weld]), 50).to_string();
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(
             lines[0],
-            ["NODE", "ADDR", "STATE", "ROLE", "MODELS", "INFLIGHT", "P95", "ERR%", "CERT", "SEEN", "VERSION"]
+            [
+                "NODE", "ADDR", "STATE", "ROLE", "MODELS", "INFLIGHT", "P95", "ERR%", "CERT", "TRUST",
+                "CLOCK", "SEEN", "VERSION"
+            ]
         );
         assert_eq!(
             lines[1],
-            ["press", "10.0.0.7:7443", "alive", "node", "1/2", "3", "1.25ms", "0.5", "30d", "now", "0.1.0"]
+            [
+                "press",
+                "10.0.0.7:7443",
+                "alive",
+                "node",
+                "1/2",
+                "3",
+                "1.25ms",
+                "0.5",
+                "30d",
+                "7",
+                "-",
+                "now",
+                "0.1.0"
+            ]
         );
         assert_eq!(
             lines[2],
-            ["weld", "10.0.0.7:7443", "down", "node+gateway", "-", "9", "-", "-", "-", "5m", "0.1.0"]
+            [
+                "weld",
+                "10.0.0.7:7443",
+                "down",
+                "node+gateway",
+                "-",
+                "9",
+                "-",
+                "-",
+                "-",
+                "6<7",
+                "-12m",
+                "5m",
+                "0.1.0"
+            ]
         );
     }
 
@@ -180,6 +235,8 @@ mod tests {
         assert_eq!(state(&row), "draining");
         row.state = "left".to_owned();
         assert_eq!(state(&row), "left");
+        row.double = Some(row.address);
+        assert_eq!(state(&row), "left+double");
         (row.member, row.role) = (None, None);
         assert_eq!((role(&row), models(&row), in_flight(&row)), (String::new(), String::new(), 0));
     }

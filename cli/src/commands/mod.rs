@@ -8,6 +8,8 @@ pub(crate) mod infer;
 pub(crate) mod member;
 pub(crate) mod members;
 pub(crate) mod models;
+mod passphrase;
 pub(crate) mod ping;
 pub(crate) mod runtime;
 pub(crate) mod status;
+pub(crate) mod token;

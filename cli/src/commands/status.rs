@@ -1,13 +1,22 @@
 //! `lineside status`: in one look, whether the cluster is well. The exit code says it too.
 
-use std::{fmt::Write as _, net::SocketAddr, time::Duration};
+mod trust;
+
+use std::{
+    fmt::Write as _,
+    net::SocketAddr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use clap::Args;
 use lineside_client::{Roster, Standing};
 use lineside_wire::{ClusterStatus, MemberRow, MembersResult, ModelState};
 use serde::Serialize;
 
-use super::connect::{ConnectArgs, label, not_answered};
+use super::{
+    connect::{ConnectArgs, label, not_answered},
+    members::newest_trust,
+};
 use crate::{
     exit::{Exit, Outcome},
     output::{self, Format, FormatArgs, ago},
@@ -28,7 +37,8 @@ impl StatusArgs {
         let output = self.format.output;
         self.connect.run(async move |client| {
             let list = client.members().await.map_err(|error| not_answered(&error))?;
-            let status = Status::of(list);
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            let status = Status::of(list, now);
             match output {
                 Format::Json => output::json(&status)?,
                 Format::Table => output::data(status.text())?,
@@ -45,17 +55,23 @@ struct Status {
     numbers: ClusterStatus,
     answered_by_name: String,
     doors: Vec<SocketAddr>,
+    /// The number of the newest trust list.
+    trust: u64,
+    /// Members with the authority's key.
+    authorities: Vec<String>,
     degraded: bool,
     problems: Vec<String>,
 }
 
 impl Status {
-    fn of(list: MembersResult) -> Self {
+    /// `now` is in seconds since 1970.
+    fn of(list: MembersResult, now: u64) -> Self {
         let roster = Roster::new(list);
         let rows = roster.rows();
         let numbers = roster.status();
         let answering = rows.iter().find(|row| row.node == numbers.answered_by);
         let mut problems: Vec<_> = rows.iter().filter_map(|row| trouble(rows, row)).collect();
+        problems.extend(trust::troubles(rows, now));
         problems.extend(roster.models().iter().filter(|model| model.state != ModelState::Ready).map(
             |model| {
                 let reason = model.reason.as_deref().unwrap_or(model.state.as_str());
@@ -69,6 +85,8 @@ impl Status {
             answered_by_name: answering.map(|row| label(rows, row)).unwrap_or_default(),
             numbers,
             doors,
+            trust: newest_trust(rows),
+            authorities: trust::holders(rows),
             degraded: !problems.is_empty(),
             problems,
         }
@@ -80,11 +98,17 @@ impl Status {
         let verdict = if self.degraded { "degraded" } else { "well" };
         let doors: Vec<_> = self.doors.iter().map(|door| format!("http://{door}")).collect();
         let doors = if doors.is_empty() { "none".to_owned() } else { doors.join(", ") };
+        let authorities = match self.authorities.is_empty() {
+            true => "of nobody here".to_owned(),
+            false => format!("of {}", self.authorities.join(", ")),
+        };
         let mut text = format!(
             "cluster  {} is {verdict}, says {}\nmembers  {alive} alive, {not_alive} not\nmodels   {models_ready} of \
-             {models} ready\nload     {in_flight} in flight, {slots} slots\ndoors    {doors}\n",
+             {models} ready\nload     {in_flight} in flight, {slots} slots\ndoors    {doors}\ntrust    list {}, \
+             authority {authorities}\n",
             cluster.short(),
-            self.answered_by_name,
+            self.answered_by_name.replace(|c: char| c.is_control(), "?"),
+            self.trust,
         );
         for problem in &self.problems {
             // Names and reasons come from other machines.
@@ -121,14 +145,19 @@ mod tests {
         press.member.as_mut().unwrap().http = Some(([10, 0, 0, 7], 8080).into());
         let mut gone = rows::row("gone", Vec::new());
         gone.state = "left".to_owned();
-        let status = Status::of(rows::list(vec![press, gone]));
+        let status = Status::of(rows::list(vec![press, gone]), 0);
         assert_eq!((status.degraded, &status.problems[..]), (false, &[][..]));
         let text = status.text();
         assert!(
             text.starts_with("cluster  01010101 is well, says press\nmembers  1 alive, 1 not\n"),
             "{text}"
         );
-        assert!(text.ends_with("load     3 in flight, 4 slots\ndoors    http://10.0.0.7:8080\n"), "{text}");
+        assert!(
+            text.ends_with(
+                "load     3 in flight, 4 slots\ndoors    http://10.0.0.7:8080\ntrust    list 0, authority of nobody here\n"
+            ),
+            "{text}"
+        );
     }
 
     #[test]
@@ -136,7 +165,7 @@ mod tests {
         let mut weld = rows::row("weld", vec![model("defects", ModelState::Ready)]);
         weld.state = "down".to_owned();
         let press = rows::row("press", vec![model("add", ModelState::Ready)]);
-        let status = Status::of(rows::list(vec![press, weld]));
+        let status = Status::of(rows::list(vec![press, weld]), 0);
         assert!(status.degraded);
         assert_eq!(
             status.problems,
@@ -154,7 +183,7 @@ mod tests {
         let mut gate = rows::row("gate", Vec::new());
         gate.role = Some(lineside_wire::Role::Gateway);
         gate.member.as_mut().unwrap().role = lineside_wire::Role::Gateway;
-        let status = Status::of(rows::list(vec![gate]));
+        let status = Status::of(rows::list(vec![gate]), 0);
         assert!(status.degraded && status.problems[0].contains("no node"), "{:?}", status.problems);
     }
 }

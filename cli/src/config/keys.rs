@@ -15,6 +15,10 @@ pub(super) const NAME_CHARS_MAX: usize = 48;
 /// Times that a call may take. Below, the network alone takes longer; above, a caller should ask for a job.
 const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
 
+/// Lives of a certificate. Below, clocks that differ a little and a handshake that is tried again would count; above a
+/// year, a key in wrong hands is worth too much for too long.
+const LIFETIMES: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(8760 * 3600);
+
 /// Sizes of a request body. The frame's payload length ends at 1 GiB.
 const BODY_BYTES: RangeInclusive<u64> = 1 << 10..=1 << 30;
 
@@ -130,6 +134,16 @@ their own, further ones share that of the address."
     "Requests that one client may send at once before its rate counts."
     gateway.attempts_max: "a whole number from 1 to 16", if |attempts| attempts.get() <= 16;
     "Nodes tried for one request, the first included; 1 turns failover off. All tries share one deadline."
+    certs.member_lifetime: "a time from 10s to 8760h, for example \"336h\"", if |time| LIFETIMES.contains(time);
+    "How long certificates of nodes and gateways live that this machine issues, where it has the
+authority's key. They renew by themselves before half of it is over, so the key may be off for
+about half of it; longer, and a stolen one is good for longer."
+    certs.client_lifetime: "a time from 10s to 8760h, for example \"720h\"", if |time| LIFETIMES.contains(time);
+    "How long certificates of clients live that this machine issues. A program renews its own while it
+runs; keep it above the longest time that one is off."
+    certs.passphrase_file: "the path of a file that only its owner can read, or \"none\"";
+    "The file with the passphrase of the authority's key, where one was set with `lineside certs
+passphrase`. With \"none\", a member cannot use such a key and commands ask for the passphrase."
     log.format: "\"auto\", \"human\" or \"json\"";
     "How log lines look. \"auto\" is human on a terminal and one JSON object per line otherwise."
     log.level: "error, warn, info, debug or trace, or directives such as \"info,lineside_mesh=debug\"",
@@ -190,6 +204,10 @@ mod tests {
             ("gateway.burst", "0"),
             ("gateway.attempts_max", "17"),
             ("gateway.attempts_max", "300"),
+            ("certs.member_lifetime", "9s"),
+            ("certs.member_lifetime", "8761h"),
+            ("certs.client_lifetime", "0s"),
+            ("certs.passphrase_file", ""),
             ("log.format", "xml"),
             ("log.level", "verbose"),
             ("log.level", "lineside_mesh=loud"),

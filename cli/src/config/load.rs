@@ -122,12 +122,16 @@ impl Loaded {
         let models = models.map(|path| ("node.models", format!("{} is no directory", path.display())));
         let library = self.config.node.onnxruntime.as_ref().filter(|path| !path.is_file());
         let library = library.map(|path| ("node.onnxruntime", format!("{} is no file", path.display())));
-        let mistakes = models.into_iter().chain(library).map(|(key, why)| Mistake::Conflict {
-            place: self.origin(key).clone(),
-            key,
-            why,
-            remedy: "name one that is there, or leave the setting out",
-        });
+        let passphrase = self.config.certs.passphrase_file.0.as_ref().filter(|path| !path.is_file());
+        let passphrase =
+            passphrase.map(|path| ("certs.passphrase_file", format!("{} is no file", path.display())));
+        let mistakes =
+            models.into_iter().chain(library).chain(passphrase).map(|(key, why)| Mistake::Conflict {
+                place: self.origin(key).clone(),
+                key,
+                why,
+                remedy: "name one that is there, or leave the setting out",
+            });
         fail_on(mistakes.collect())
     }
 }

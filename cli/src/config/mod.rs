@@ -19,6 +19,8 @@ use std::{
     time::Duration,
 };
 
+use lineside_certs::Lifetimes;
+
 pub(crate) use error::{InvalidConfig, Mistake};
 pub(crate) use load::{Flag, Loaded, Sources, load, load_text};
 pub(crate) use show::{Style, sample, show_json, show_text};
@@ -39,6 +41,8 @@ pub(crate) struct Config {
     pub(crate) node: Node,
     /// `[gateway]`: how it serves HTTP and forwards calls.
     pub(crate) gateway: Gateway,
+    /// `[certs]`: how it issues certificates, where the authority's key is.
+    pub(crate) certs: Certs,
     /// `[log]`: what it says of itself.
     pub(crate) log: Log,
 }
@@ -107,6 +111,21 @@ pub(crate) struct Gateway {
     pub(crate) attempts_max: NonZeroU8,
 }
 
+/// How certificates are issued, on the machine with the authority's key.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Certs {
+    /// How long those of nodes and gateways live.
+    pub(crate) member_lifetime: Duration,
+    /// How long those of clients live.
+    pub(crate) client_lifetime: Duration,
+    /// The file with the passphrase of the authority's key.
+    pub(crate) passphrase_file: MaybeFile,
+}
+
+/// A file, or none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct MaybeFile(pub(crate) Option<PathBuf>);
+
 /// What the process says of itself.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Log {
@@ -168,6 +187,13 @@ impl Default for Gateway {
     }
 }
 
+impl Default for Certs {
+    fn default() -> Self {
+        let Lifetimes { member, client, .. } = Lifetimes::default();
+        Self { member_lifetime: member, client_lifetime: client, passphrase_file: MaybeFile(None) }
+    }
+}
+
 impl Default for Log {
     fn default() -> Self {
         Self { format: LogFormat::Auto, level: "info".to_owned() }
@@ -183,6 +209,12 @@ impl Config {
     /// The model repository: as set, or `models` in the data directory.
     pub(crate) fn models_dir(&self) -> PathBuf {
         self.node.models.clone().unwrap_or_else(|| self.data_dir().join("models"))
+    }
+
+    /// How long certificates live that this machine issues. An admin's is for a day, whatever is set.
+    pub(crate) fn lifetimes(&self) -> Lifetimes {
+        let Certs { member_lifetime, client_lifetime, .. } = self.certs;
+        Lifetimes { member: member_lifetime, client: client_lifetime, ..Lifetimes::default() }
     }
 
     /// The member's name: as set, or the host's.

@@ -8,12 +8,15 @@ use std::{
 };
 
 use super::{
-    DEFAULT_PORT, LogFormat, Preset,
+    DEFAULT_PORT, LogFormat, MaybeFile, Preset,
     units::{Size, read_size, read_time, write_size, write_time},
 };
 
 /// What stands for "let Lineside choose".
 pub(crate) const AUTO: &str = "auto";
+
+/// What stands for "there is none".
+const NONE: &str = "none";
 
 /// A value as it was found. The environment and flags know text only, so every type can be read from text.
 #[derive(Clone, Debug, PartialEq)]
@@ -143,6 +146,20 @@ impl Setting for PathBuf {
 
     fn write(&self) -> toml::Value {
         toml::Value::String(self.display().to_string())
+    }
+}
+
+/// No file is written `"none"`.
+impl Setting for MaybeFile {
+    fn read(raw: &Raw) -> Option<Self> {
+        match raw.text() {
+            Some(NONE) => Some(Self(None)),
+            Some(_) | None => PathBuf::read(raw).map(|path| Self(Some(path))),
+        }
+    }
+
+    fn write(&self) -> toml::Value {
+        self.0.as_ref().map_or_else(|| toml::Value::String(NONE.to_owned()), PathBuf::write)
     }
 }
 
@@ -280,6 +297,13 @@ mod tests {
         assert_eq!(Option::<NonZeroU32>::read(&Raw::Integer(4)), Some(NonZeroU32::new(4)));
         assert_eq!(Option::<NonZeroU32>::read(&Raw::Integer(0)), None);
         assert_eq!(Option::<NonZeroU32>::read(&Raw::Integer(-1)), None);
+    }
+
+    #[test]
+    fn a_file_can_be_none() {
+        assert_eq!(MaybeFile::read(&text("none")), Some(MaybeFile(None)));
+        assert_eq!(MaybeFile::read(&text("/etc/secret")), Some(MaybeFile(Some("/etc/secret".into()))));
+        assert_eq!(MaybeFile::read(&Raw::Bool(false)), None);
     }
 
     #[test]

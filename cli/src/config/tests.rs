@@ -113,6 +113,8 @@ fn paths_that_are_not_there_are_found_before_the_start() {
     let loaded = from_text("[node]\nmodels = \"/no/such/place\"").unwrap();
     let error = loaded.check_paths().unwrap_err();
     assert_eq!(error.mistakes[0].why(), "/no/such/place is no directory");
+    let loaded = from_text("[certs]\npassphrase_file = \"/no/such/file\"").unwrap();
+    assert_eq!(loaded.check_paths().unwrap_err().mistakes[0].why(), "/no/such/file is no file");
     assert!(from_text("").unwrap().check_paths().is_ok());
 }
 
@@ -195,6 +197,15 @@ fn a_variable_with_one_underscore_is_told_in_the_place_of_being_ignored() {
     let others =
         ["LINESIDE_CONFIG", "LINESIDE_CACHE", "LINESIDE_NODE"].map(|name| (name.to_owned(), "x".to_owned()));
     assert!(load(&Sources { environment: others.into(), ..Sources::default() }).is_ok());
+}
+
+#[test]
+fn certificates_live_as_long_as_is_set_and_an_admins_a_day() {
+    let day = Duration::from_secs(24 * 3600);
+    assert_eq!(Config::default().lifetimes(), lineside_certs::Lifetimes::default());
+    let lifetimes = from_text("[certs]\nmember_lifetime = \"20s\"").unwrap().config.lifetimes();
+    assert_eq!((lifetimes.member, lifetimes.client), (Duration::from_secs(20), 30 * day));
+    assert_eq!(lifetimes.admin, day);
 }
 
 #[test]

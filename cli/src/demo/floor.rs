@@ -386,6 +386,9 @@ pub(super) mod tests {
             load: LoadReport::default(),
             models: models.into(),
             certificate_expires: 0,
+            certificate_generation: 1,
+            trust: lineside_wire::TrustStamp::default(),
+            authority: false,
         };
         MemberRow {
             node,
@@ -399,6 +402,8 @@ pub(super) mod tests {
             p95_us: None,
             calls: 0,
             failures: 0,
+            clock_ahead_ms: None,
+            double: None,
         }
     }
 

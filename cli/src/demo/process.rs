@@ -97,7 +97,7 @@ impl Process {
         let until = Instant::now() + UP_WITHIN;
         loop {
             if let Some(addresses) = self.read_addresses() {
-                self.addresses = Some(addresses);
+                self.addresses = Some(addresses.clone());
                 return Ok(addresses);
             }
             self.check()?;
@@ -149,7 +149,7 @@ impl Process {
 
     /// Where it is reached, once it was up.
     pub(super) fn addresses(&self) -> Option<AddressFile> {
-        self.addresses
+        self.addresses.clone()
     }
 
     /// Kills it, as a power cut would.

@@ -12,10 +12,14 @@ use lineside_wire::NodeId;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::config::ADDRESS_FILE;
+use crate::config::{ADDRESS_FILE, Config};
 
 /// Interfaces of containers, bridges and tunnels: other machines do not reach them.
 const HIDDEN_INTERFACES: [&str; 8] = ["docker", "br-", "veth", "virbr", "tun", "wg", "cni", "lxc"];
+
+/// Addresses that are told to a machine that is to reach this member: it tries them in turn, and a line that a person
+/// carries must not wrap for ever.
+const REACHABLE_MAX: usize = 4;
 
 /// The lock that a running member holds on its data directory.
 const LOCK_FILE: &str = "run/lock";
@@ -30,13 +34,48 @@ pub(crate) fn advertised(set: Option<SocketAddr>, bound: SocketAddr) -> Option<S
     if !bound.ip().is_unspecified() {
         return Some(bound);
     }
+    best(&usable().iter().collect::<Vec<_>>(), bound.is_ipv6()).map(|ip| SocketAddr::new(ip, bound.port()))
+}
+
+/// The addresses at which other machines reach a member with these settings: the advertised one first, then those of
+/// the other usable interfaces. Loopback only where it listens there alone; none without a network, and none while the
+/// port is not known.
+pub(crate) fn reachable(config: &Config) -> Vec<SocketAddr> {
+    reachable_at(config.member.advertise, config.member.listen)
+}
+
+/// As [`reachable`], of a socket that is open.
+pub(crate) fn reachable_at(set: Option<SocketAddr>, bound: SocketAddr) -> Vec<SocketAddr> {
+    let interfaces = if bound.ip().is_unspecified() { usable() } else { Vec::new() };
+    in_order(advertised(set, bound), bound, &interfaces)
+}
+
+fn in_order(advertised: Option<SocketAddr>, bound: SocketAddr, interfaces: &[IfAddr]) -> Vec<SocketAddr> {
+    let others = interfaces.iter().filter_map(|address| match address {
+        IfAddr::V4(v4) => Some(IpAddr::V4(v4.ip)),
+        // A link-local one is worth nothing without the name of the other machine's interface.
+        IfAddr::V6(v6) if bound.is_ipv6() && !v6.ip.is_unicast_link_local() => Some(IpAddr::V6(v6.ip)),
+        IfAddr::V6(_) => None,
+    });
+    let own = (!bound.ip().is_unspecified()).then_some(bound);
+    let others = others.map(|ip| SocketAddr::new(ip, bound.port()));
+    let mut found: Vec<SocketAddr> = Vec::new();
+    for address in advertised.into_iter().chain(own).chain(others).filter(|address| address.port() != 0) {
+        if found.len() < REACHABLE_MAX && !found.contains(&address) {
+            found.push(address);
+        }
+    }
+    found
+}
+
+/// The addresses of the interfaces that other machines may reach, in the system's order.
+fn usable() -> Vec<IfAddr> {
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     let usable = interfaces
-        .iter()
+        .into_iter()
         .filter(|interface| !interface.is_loopback())
         .filter(|interface| !HIDDEN_INTERFACES.iter().any(|prefix| interface.name.starts_with(prefix)));
-    let addresses: Vec<_> = usable.map(|interface| &interface.addr).collect();
-    best(&addresses, bound.is_ipv6()).map(|ip| SocketAddr::new(ip, bound.port()))
+    usable.map(|interface| interface.addr).collect()
 }
 
 /// IPv4 first: it needs no scope, and every network has it. IPv6 only where the socket takes it.
@@ -71,7 +110,7 @@ pub(crate) fn dialable(address: SocketAddr) -> SocketAddr {
 }
 
 /// What a running member writes for the commands on its machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AddressFile {
     /// Its process.
     pub(crate) pid: u32,
@@ -82,6 +121,9 @@ pub(crate) struct AddressFile {
     /// Where it serves HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) http: Option<SocketAddr>,
+    /// Where other machines reach it: what a join token made here carries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) reachable: Vec<SocketAddr>,
 }
 
 /// A data directory in use. One process at a time: two with one identity would fight for its name in the cluster.
@@ -146,6 +188,27 @@ mod tests {
     }
 
     #[test]
+    fn other_machines_are_told_the_advertised_address_first_and_each_address_once() {
+        let v4 = |ip: [u8; 4]| {
+            let (ip, netmask) = (ip.into(), [255, 255, 255, 0].into());
+            IfAddr::V4(if_addrs::Ifv4Addr { ip, netmask, prefixlen: 24, broadcast: None })
+        };
+        let interfaces = [v4([10, 0, 0, 7]), v4([192, 168, 1, 7])];
+        let (bound, set) = (address("0.0.0.0:7443"), Some(address("192.168.1.7:7443")));
+        let told = in_order(set, bound, &interfaces);
+        assert_eq!(told, [address("192.168.1.7:7443"), address("10.0.0.7:7443")]);
+        let many: Vec<_> = (1..=9).map(|last| v4([10, 0, 1, last])).collect();
+        assert_eq!(in_order(None, bound, &many).len(), REACHABLE_MAX);
+    }
+
+    #[test]
+    fn a_member_on_loopback_is_reached_there_and_one_without_a_port_nowhere() {
+        let bound = address("127.0.0.1:50123");
+        assert_eq!(reachable_at(None, bound), [bound]);
+        assert_eq!(reachable_at(None, address("127.0.0.1:0")), []);
+    }
+
+    #[test]
     fn nobody_dials_an_unspecified_address() {
         assert_eq!(dialable(address("0.0.0.0:80")), address("127.0.0.1:80"));
         assert_eq!(dialable(address("[::]:80")), address("[::1]:80"));
@@ -159,7 +222,8 @@ mod tests {
         let taken = InUse::take(&data).expect("writable").expect("free");
         assert!(InUse::take(&data).expect("writable").is_none());
         let node = NodeId::from_bytes([1; 16]);
-        let file = AddressFile { pid: 1, node, members: address("127.0.0.1:7443"), http: None };
+        let members = address("127.0.0.1:7443");
+        let file = AddressFile { pid: 1, node, members, http: None, reachable: vec![members] };
         taken.publish(&file).expect("writable");
         let text = fs::read_to_string(data.join(ADDRESS_FILE)).expect("there");
         assert_eq!(serde_json::from_str::<AddressFile>(&text).expect("whole"), file);

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use lineside_client::{CallError, InferCall, InferReply, Pool};
-use lineside_gateway::{Cluster, GatewayConfig};
+use lineside_gateway::{Cluster, GatewayConfig, TrustReport};
 use lineside_mesh::Mesh;
 use lineside_wire::{ClusterStatus, MembersResult, ModelInfo};
 
-use super::known::Known;
+use super::{keeper::TrustCounts, known::Known};
 use crate::config::Gateway;
 
 /// Shards of a door by itself when nobody says how many: more than this many cores a LAN does not keep busy.
@@ -20,6 +20,7 @@ const BODIES_BYTES_MAX: usize = 1 << 30;
 pub(crate) struct DoorCluster {
     pub(crate) pool: Pool<Mesh>,
     pub(crate) known: Arc<Known>,
+    pub(crate) trust: Arc<TrustCounts>,
 }
 
 impl Cluster for DoorCluster {
@@ -41,6 +42,10 @@ impl Cluster for DoorCluster {
 
     fn ready(&self) -> Result<(), String> {
         self.known.roster().ready()
+    }
+
+    fn trust(&self) -> Option<TrustReport> {
+        Some(self.trust.report())
     }
 }
 

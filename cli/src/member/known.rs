@@ -8,12 +8,15 @@ use lineside_discovery::{ClusterView, Member};
 use lineside_wire::{MemberRow, MembersResult, NodeId};
 use tokio::{sync::watch, time::Instant};
 
+use super::skew::Skews;
+
 /// What is known now. Read by every thread without a lock; written by [`Known::follow`] alone.
 pub(crate) struct Known {
     now: ArcSwap<Snapshot>,
     changed: watch::Sender<()>,
     /// Of the door, where there is one: it takes the nodes as candidates, and knows how they do.
     balancer: Option<Arc<Balancer>>,
+    skews: Arc<Skews>,
 }
 
 struct Snapshot {
@@ -23,11 +26,16 @@ struct Snapshot {
 
 impl Known {
     /// Begins with a view; `balancer` learns of the nodes.
-    pub(crate) fn new(view: Arc<ClusterView>, balancer: Option<Arc<Balancer>>) -> Arc<Self> {
+    pub(crate) fn new(
+        view: Arc<ClusterView>,
+        balancer: Option<Arc<Balancer>>,
+        skews: Arc<Skews>,
+    ) -> Arc<Self> {
         let known = Self {
-            now: ArcSwap::from_pointee(Snapshot { roster: Arc::new(roster(&view)), view }),
+            now: ArcSwap::from_pointee(Snapshot { roster: Arc::new(roster(&view, &skews)), view }),
             changed: watch::Sender::new(()),
             balancer,
+            skews,
         };
         known.inform();
         Arc::new(known)
@@ -37,7 +45,8 @@ impl Known {
     pub(crate) async fn follow(self: Arc<Self>, mut views: watch::Receiver<Arc<ClusterView>>) {
         loop {
             let view = Arc::clone(&views.borrow_and_update());
-            self.now.store(Arc::new(Snapshot { roster: Arc::new(roster(&view)), view }));
+            let roster = Arc::new(roster(&view, &self.skews));
+            self.now.store(Arc::new(Snapshot { roster, view }));
             self.inform();
             if views.changed().await.is_err() {
                 return;
@@ -59,7 +68,7 @@ impl Known {
 
     /// The member list at this moment.
     pub(crate) fn members(&self) -> MembersResult {
-        roster(&self.now.load().view).members(&self.statistics())
+        roster(&self.now.load().view, &self.skews).members(&self.statistics())
     }
 
     /// Told at every change of the roster.
@@ -73,20 +82,21 @@ impl Known {
     }
 }
 
-fn roster(view: &ClusterView) -> Roster {
+fn roster(view: &ClusterView, skews: &Skews) -> Roster {
     let now = Instant::now();
     Roster::new(MembersResult {
         cluster: view.cluster,
         answered_by: view.own,
-        members: view.members.values().map(|member| row(member, view.own, now)).collect(),
+        members: view.members.values().map(|member| row(member, view.own, skews, now)).collect(),
     })
 }
 
-fn row(member: &Member, own: NodeId, now: Instant) -> MemberRow {
-    // What gossip says of load and leaving is newer than what the member said of itself over its connection.
+fn row(member: &Member, own: NodeId, skews: &Skews, now: Instant) -> MemberRow {
+    // What gossip says of load, leaving and trust is newer than what the member said of itself over its connection.
     let state = member.state.clone().map(|mut state| {
         state.load = member.load;
         state.draining = member.draining;
+        state.trust = member.trust;
         state
     });
     let seen = if member.node == own { std::time::Duration::ZERO } else { now - member.seen };
@@ -102,6 +112,8 @@ fn row(member: &Member, own: NodeId, now: Instant) -> MemberRow {
         p95_us: None,
         calls: 0,
         failures: 0,
+        clock_ahead_ms: skews.of(member.node),
+        double: member.double,
     }
 }
 
@@ -140,6 +152,9 @@ mod tests {
             load,
             models: vec![add],
             certificate_expires: 0,
+            certificate_generation: 1,
+            trust: lineside_wire::TrustStamp::default(),
+            authority: false,
         };
         let member = Member {
             node: PRESS,
@@ -150,6 +165,8 @@ mod tests {
             draining: false,
             seen: Instant::now(),
             epoch: 1,
+            trust: lineside_wire::TrustStamp::default(),
+            double: None,
         };
         let members = BTreeMap::from([(PRESS, Arc::new(member))]);
         Arc::new(ClusterView {
@@ -161,16 +178,29 @@ mod tests {
 
     #[test]
     fn gossip_has_the_last_word_about_load_and_life() {
-        let known = Known::new(view(Standing::Down, 2), None);
+        let known = Known::new(view(Standing::Down, 2), None, Arc::default());
         let members = known.members();
         assert_eq!(members.members[0].state, "down");
         assert_eq!(members.members[0].member.as_ref().map(|member| member.load.running), Some(2));
         assert!(known.roster().ready().is_err());
     }
 
+    #[test]
+    fn a_copied_disk_and_a_clock_that_differs_are_passed_on() {
+        let mut view = ClusterView::clone(&view(Standing::Alive, 0));
+        let copy = ([10, 0, 0, 9], 7443).into();
+        for member in view.members.values_mut() {
+            Arc::make_mut(member).double = Some(copy);
+        }
+        let skews = Arc::<Skews>::default();
+        skews.met(PRESS, 61_000, 1_000);
+        let row = Known::new(Arc::new(view), None, skews).members().members.remove(0);
+        assert_eq!((row.clock_ahead_ms, row.double), (Some(60_000), Some(copy)));
+    }
+
     #[tokio::test]
     async fn whoever_waits_is_told_of_a_change() {
-        let known = Known::new(view(Standing::Alive, 0), None);
+        let known = Known::new(view(Standing::Alive, 0), None, Arc::default());
         let mut changed = known.changed();
         let (sender, views) = watch::channel(view(Standing::Alive, 0));
         let mut tasks = tokio::task::JoinSet::new();

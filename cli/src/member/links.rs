@@ -14,7 +14,10 @@ use lineside_wire::{Empty, Greeting, MemberState, NodeId, decode_part, method};
 use tokio::{runtime::Handle, time::timeout};
 use tokio_util::task::TaskTracker;
 
-use super::own::Own;
+use super::{
+    own::Own,
+    skew::{self, Apart, Skews},
+};
 
 /// Longest wait for a member's word about itself; a connection that stands answers in well under a millisecond.
 const STATE_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
@@ -26,6 +29,7 @@ pub(crate) type DiscoveryCell = Arc<OnceLock<Discovery>>;
 pub(crate) struct MemberPresence {
     pub(crate) own: Arc<Own>,
     pub(crate) discovery: DiscoveryCell,
+    pub(crate) skews: Arc<Skews>,
 }
 
 impl Presence for MemberPresence {
@@ -33,7 +37,11 @@ impl Presence for MemberPresence {
         self.own.greeting()
     }
 
-    fn met(&self, _peer: &PeerIdentity, greeting: &Greeting, _remote: SocketAddr) {
+    fn met(&self, peer: &PeerIdentity, greeting: &Greeting, _remote: SocketAddr) {
+        if greeting.member.is_some() {
+            let apart = self.skews.met(peer.node, greeting.clock_ms, skew::clock_ms());
+            apart.inspect(|apart| tell_clock(peer, *apart));
+        }
         if let (Some(discovery), Some(member)) = (self.discovery.get(), &greeting.member) {
             discovery.met(member.clone());
         }
@@ -46,6 +54,20 @@ impl Presence for MemberPresence {
         if let Some(discovery) = self.discovery.get() {
             discovery.packet(from, packet);
         }
+    }
+}
+
+/// Says whose clock is wrong. Certificates are judged by clocks, so that it matters some day.
+fn tell_clock(peer: &PeerIdentity, apart: Apart) {
+    match apart {
+        Apart::Theirs(ahead_ms) => tracing::warn!(
+            node = %peer.node, name = peer.name, ahead_s = ahead_ms / 1000,
+            "the clock of this member differs from ours: set it, or ours"
+        ),
+        Apart::Ours(ahead_ms) => tracing::warn!(
+            others_ahead_s = ahead_ms / 1000,
+            "this machine's clock differs from those of most members: set it"
+        ),
     }
 }
 

@@ -6,29 +6,44 @@
 //!         └─ views ─► Known (roster) ─► balancer ───────────┤
 //!     "lineside-http-0…" ── HTTP ─► door ─► Pool ─► Mesh of the shard ─► nodes
 //!     one thread per session ◄─ jobs ─ node
+//!     "lineside-authority" ◄─ joins, renewals ─ mesh, service     (where the authority's key is)
+//!         └─ trust lists ─► Keeper ─► disk, Credentials ─► every mesh
 //! ```
 //!
-//! Starting is in `start`, ending in `stop`, in the reverse order: no new work, what runs is finished, the cluster
+//! Who a member is, is found out in `enter`; starting is in `start`, ending in `stop`, in the reverse order: no new work, what runs is finished, the cluster
 //! hears a goodbye, sockets close.
 
 mod address;
+mod asks;
+mod desk;
 mod door;
+mod enter;
+mod home;
+mod keeper;
 mod known;
 mod links;
+mod lists;
 mod own;
+mod renewal;
+mod saving;
 mod service;
 mod signals;
+mod skew;
 mod start;
 mod stop;
 mod tell;
 mod watch;
 
+use lineside_certs::Token;
+
 use crate::{
     config::Config,
-    exit::{Exit, OrFail as _, Outcome},
+    exit::{Exit, Failure, OrFail as _, Outcome},
 };
 
-pub(crate) use address::AddressFile;
+pub(crate) use address::{AddressFile, reachable};
+pub(crate) use home::state_directory;
+pub(crate) use skew::is_apart;
 
 /// What a member does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,16 +55,18 @@ pub(crate) struct Roles {
 }
 
 /// How a member runs, beyond its configuration.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct RunOptions {
     /// Ends when stdin does: whoever started it has gone.
     pub(crate) exit_with_parent: bool,
     /// Fails without an identity in the place of making a cluster.
     pub(crate) no_init: bool,
+    /// Makes this machine a member, where it is none yet.
+    pub(crate) join: Option<Token>,
 }
 
 /// Runs a member until it is told to end.
-pub(crate) fn run(config: &Config, roles: Roles, options: RunOptions) -> Outcome {
+pub(crate) fn run(config: &Config, roles: Roles, options: &RunOptions) -> Outcome {
     // One thread for the whole network: all ready calls share packets, which is worth more than a second core.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().or_fail(
         Exit::Failure,
@@ -58,7 +75,15 @@ pub(crate) fn run(config: &Config, roles: Roles, options: RunOptions) -> Outcome
     )?;
     let ended = runtime.block_on(async {
         let mut orders = signals::Orders::listen(options.exit_with_parent)?;
-        let mut running = start::start(config, roles, options)?;
+        let mut running = tokio::select! {
+            running = start::start(config, roles, options) => running?,
+            who = orders.first() => return Err(Failure::new(
+                Exit::Failure,
+                "this machine did not join the cluster",
+                format!("it was told to end ({who}) before there was an answer"),
+                "try again with the same token; it may have been used, then make a new one: lineside token create",
+            )),
+        };
         let why = running.run_until(orders.first()).await;
         stop::stop(running, why, orders).await
     });

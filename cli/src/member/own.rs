@@ -5,6 +5,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use lineside_wire::{ClusterId, Greeting, MemberState, PROTOCOL_VERSION};
 
+use super::skew;
+
 /// The state that greetings, `member.state` and gossip tell. Written by the network's thread alone.
 pub(crate) struct Own {
     cluster: ClusterId,
@@ -28,6 +30,7 @@ impl Own {
             protocol: PROTOCOL_VERSION,
             cluster: self.cluster,
             member: Some(MemberState::clone(&self.state.load())),
+            clock_ms: skew::clock_ms(),
         }
     }
 
@@ -67,6 +70,9 @@ mod tests {
             load: LoadReport::default(),
             models: Vec::new(),
             certificate_expires: 0,
+            certificate_generation: 1,
+            trust: lineside_wire::TrustStamp::default(),
+            authority: false,
         };
         let own = Own::new(ClusterId::from_bytes([9; 16]), state);
         assert_eq!(own.change(|state| state.draining = false), None);

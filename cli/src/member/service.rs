@@ -8,19 +8,20 @@
 //! A member's call goes to the node here, so that no call goes round in circles. A door by itself may take it: it calls
 //! nodes only, and those answer or refuse.
 //!
-//! `ping`, `member.state`, `log` and `cluster.watch` are the member's for every caller; `models.load` and
+//! `ping`, `member.state`, `trust.get`, `log` and `cluster.watch` are the member's for every caller; `certs.renew` is
+//! the authority's, on members that have its key; `models.load` and
 //! `models.unload` the node's. Neither is ever forwarded: a door by itself knows no such method.
 
 use std::sync::{Arc, OnceLock};
 
-use lineside_certs::roles;
+use lineside_certs::{Credentials, roles};
 use lineside_gateway::DoorService;
 use lineside_mesh::{Incoming, Served, Service};
 use lineside_node::NodeService;
-use lineside_wire::{Empty, Fault, FaultCode, Health, PayloadBuilder, decode_part, method};
+use lineside_wire::{Empty, Fault, FaultCode, Health, PayloadBuilder, RenewParams, decode_part, method};
 use tokio_util::task::TaskTracker;
 
-use super::{door::DoorCluster, known::Known, own::Own, watch};
+use super::{desk::Desk, door::DoorCluster, known::Known, own::Own, watch};
 
 /// Longest text that `log` writes, in characters: a mark, no document.
 const LOG_CHARS_MAX: usize = 512;
@@ -29,6 +30,9 @@ const LOG_CHARS_MAX: usize = 512;
 pub(crate) struct MemberService {
     pub(crate) own: Arc<Own>,
     pub(crate) node: Option<Arc<NodeService>>,
+    pub(crate) credentials: Credentials,
+    /// The authority's, where its key is here.
+    pub(crate) desk: Option<Desk>,
     /// Set once the listening mesh exists, which the door calls nodes with.
     pub(crate) door: OnceLock<DoorService<DoorCluster>>,
     /// Set once discovery runs; the listening mesh exists a moment before.
@@ -45,6 +49,8 @@ impl Service for MemberService {
                 let state = self.own.state();
                 answer(call, &*state)
             }
+            method::TRUST_GET => self.trust(call),
+            method::CERTS_RENEW => self.renew(call),
             roles::LOG => self.log(call),
             method::CLUSTER_WATCH => match self.known.get() {
                 Some(known) => watch::serve(call, Arc::clone(known)),
@@ -62,9 +68,42 @@ impl Service for MemberService {
 
 impl MemberService {
     /// Serves what a member can answer before its door and discovery are there.
-    pub(crate) fn new(own: Arc<Own>, node: Option<Arc<NodeService>>) -> Self {
+    pub(crate) fn new(
+        own: Arc<Own>,
+        node: Option<Arc<NodeService>>,
+        credentials: Credentials,
+        desk: Option<Desk>,
+    ) -> Self {
         let (door, known) = (OnceLock::new(), OnceLock::new());
-        Self { own, node, door, known, calls: TaskTracker::new() }
+        Self { own, node, credentials, desk, door, known, calls: TaskTracker::new() }
+    }
+
+    fn trust(&self, call: Incoming) -> Served {
+        match self.credentials.identity().trust().signed() {
+            Some(list) => answer(call, list),
+            None => refuse(
+                call,
+                &Fault::new(FaultCode::Unreachable, "this member has no trust list; ask another one"),
+            ),
+        }
+    }
+
+    /// The desk renews for whoever the connection's certificate says that it is.
+    fn renew(&self, call: Incoming) -> Served {
+        let Some(desk) = self.desk.as_ref().filter(|desk| desk.is_open()) else {
+            let text = "this member does not have the authority's key; ask one that has";
+            return refuse(call, &Fault::new(FaultCode::Unreachable, text));
+        };
+        let renewed = match decode_part::<RenewParams>(&call.params) {
+            Ok(params) => desk.renew(call.peer.as_ref().clone(), params),
+            Err(fault) => return refuse(call, &fault),
+        };
+        Served::Later(Box::pin(async move {
+            match renewed.await {
+                Ok(enrolled) => call.reply.answer(&enrolled, None, PayloadBuilder::new()),
+                Err(fault) => call.reply.fail(&fault, None),
+            }
+        }))
     }
 
     fn by_door(&self, door: &DoorService<DoorCluster>, call: Incoming) -> Served {

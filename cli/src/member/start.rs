@@ -1,31 +1,32 @@
 //! Starts a member: everything that can be wrong is found before the first peer hears of it.
 
-use std::{
-    io::ErrorKind,
-    os::unix::fs::MetadataExt as _,
-    path::Path,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{io::ErrorKind, net::SocketAddr, sync::Arc};
 
-use lineside_certs::{Identity, disk};
+use lineside_certs::{
+    Authority, Clock, Credentials, IDENTITY_DIRECTORY, Identity, TOKEN_LIFETIME, Token, TokenOrder,
+};
 use lineside_client::{Balancer, Balancing, Budget, Pool};
 use lineside_discovery::{Discovery, DiscoveryConfig, MdnsConfig, Opened, Pace};
 use lineside_gateway::{DoorService, GatewayError, GatewayServer, Shared};
 use lineside_mesh::{BindError, Mesh, MeshConfig};
 use lineside_node::{Node, NodeConfig, runtime};
-use lineside_wire::{LoadReport, MemberState, Role};
+use lineside_wire::{LoadReport, MemberState, Role, TrustStamp};
 use tokio::{runtime::Handle, task::JoinSet, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Roles, RunOptions,
-    address::{AddressFile, InUse, advertised, dialable},
+    address::{AddressFile, InUse, advertised, dialable, reachable_at},
+    desk::Desk,
     door::{self, DoorCluster},
+    enter::{self, Entered, Way},
+    home::{self, state_directory},
+    keeper::{self, Keeper, TrustCounts},
     known::Known,
     links::{DiscoveryCell, MemberPresence, MeshCarrier},
     own::Own,
     service::MemberService,
+    skew::Skews,
     stop::Ended,
     tell,
 };
@@ -33,9 +34,6 @@ use crate::{
     config::{Config, Preset},
     exit::{Exit, Failure, OrFail as _},
 };
-
-/// Below the data directory: what discovery keeps between two starts.
-const STATE_DIRECTORY: &str = "state";
 
 /// A member that takes part.
 pub(crate) struct Running {
@@ -65,59 +63,129 @@ struct Door<F> {
     budget: Arc<Budget>,
 }
 
-/// Starts a member. Must run on the network's runtime; nothing is awaited, so no peer is served half-made.
-pub(crate) fn start(config: &Config, roles: Roles, options: RunOptions) -> Result<Running, Failure> {
-    let home = take(&config.data_dir())?;
-    let (identity, made) = identity(config, roles, options)?;
-    let opened = open_discovery(config, &identity)?;
-    let own = Own::new(identity.cluster(), first_state(config, roles, &identity, opened.epoch()));
+/// Starts a member. Must run on the network's runtime.
+///
+/// May wait for another member, to join. From the first socket on nothing is awaited, so no peer is served half-made.
+pub(crate) async fn start(config: &Config, roles: Roles, options: &RunOptions) -> Result<Running, Failure> {
+    let home = home::take(&config.data_dir())?;
+    let entered = enter::enter(config, roles, options).await?;
+    serve(config, roles, home, entered)
+}
+
+fn serve(config: &Config, roles: Roles, home: InUse, entered: Entered) -> Result<Running, Failure> {
+    let Entered { identity, way, clock, authority, seeds } = entered;
+    let opened = open_discovery(config, &identity, seeds)?;
+    let token = first_token(way, authority.as_ref(), &clock);
+    let skews = Arc::new(Skews::new(clock.behind().is_some()));
+    let credentials = Credentials::new(Arc::clone(&identity), clock);
+    let desk = open_desk(authority, &credentials)?;
+    let state = first_state(config, roles, &identity, desk.is_some(), opened.epoch());
+    let own = Own::new(identity.cluster(), state);
     let node = if roles.node { Some(start_node(config, &identity)?) } else { None };
-    let service = Arc::new(MemberService::new(Arc::clone(&own), node.as_ref().map(Node::service)));
+    let at_node = node.as_ref().map(Node::service);
+    let service = Arc::new(MemberService::new(Arc::clone(&own), at_node, credentials.clone(), desk.clone()));
     let cell = DiscoveryCell::default();
-    let presence = Arc::new(MemberPresence { own: Arc::clone(&own), discovery: Arc::clone(&cell) });
+    let (own_words, meetings) = (Arc::clone(&own), Arc::clone(&skews));
+    let presence = Arc::new(MemberPresence { own: own_words, discovery: Arc::clone(&cell), skews: meetings });
     let mesh_config = MeshConfig::listening(config.member.listen);
-    let mesh = Mesh::bind(mesh_config, Arc::clone(&identity), presence.clone(), service.clone())
+    let mesh = Mesh::bind(mesh_config, credentials.clone(), presence.clone(), service.clone())
         .map_err(|error| not_listening(&error))?;
-    let shard = ShardParts { identity: Arc::clone(&identity), presence, service: Arc::clone(&service) };
+    if let Some(desk) = &desk {
+        mesh.set_enrolment(Some(Arc::new(desk.clone())));
+    }
+    let counts = TrustCounts::new(credentials.clone());
+    let shard = ShardParts {
+        credentials: credentials.clone(),
+        presence,
+        service: Arc::clone(&service),
+        counts: Arc::clone(&counts),
+    };
     let door = if roles.gateway { Some(open_door(config, roles, shard)?) } else { None };
     let address = announced_address(config, &mesh);
     let http = door.as_ref().map(|door| door.server.address());
     own.change(|state| (state.address, state.http) = (address, http.and_then(|http| advertised(None, http))));
 
-    let dials = TaskTracker::new();
-    let carrier = MeshCarrier { mesh: mesh.clone(), net: Handle::current(), tasks: dials.clone() };
-    let discovery = opened.start(MemberState::clone(&own.state()), Arc::new(carrier)).or_fail(
-        Exit::Failure,
-        "cannot take part in the cluster",
-        "",
-    )?;
+    let (discovery, dials) = take_part(opened, &own, &mesh)?;
     drop(cell.set(discovery.clone()));
     let view = Arc::clone(&discovery.view().borrow());
-    let known = Known::new(view, door.as_ref().map(|door| Arc::clone(&door.balancer)));
+    let known = Known::new(view, door.as_ref().map(|door| Arc::clone(&door.balancer)), skews);
     drop(service.known.set(Arc::clone(&known)));
+    let mut upkeep = keep_up(&own, &node, &discovery, &known);
+    let keeper = keeper::Parts {
+        directory: config.data_dir().join(IDENTITY_DIRECTORY),
+        state: state_directory(config),
+        credentials,
+        own: Arc::clone(&own),
+        discovery: discovery.clone(),
+        mesh: mesh.clone(),
+        desk,
+        counts: Arc::clone(&counts),
+    };
+    upkeep.spawn(Keeper::new(keeper).run());
 
-    let upkeep = keep_up(&own, &node, &discovery, &known);
     let closing = CancellationToken::new();
     let shared = door.as_ref().map(|door| Arc::clone(&door.shared));
-    let door = door.map_or_else(JoinSet::new, |door| {
-        let pool = Pool::new(mesh.clone(), door.balancer, door.budget);
-        let pool = pool.with_attempts_max(config.gateway.attempts_max);
-        drop(service.door.set(DoorService::new(Arc::new(DoorCluster { pool, known }), door.shared)));
-        JoinSet::from_iter([door.server.serve(closing.clone())])
-    });
+    let behind_door = DoorParts { mesh: &mesh, known, service: &service, counts };
+    let door =
+        door.map_or_else(JoinSet::new, |door| behind_door.serve(door, config.gateway.attempts_max, &closing));
+    let file = publish(config, &home, &identity, &mesh, http)?;
+    tell::up(&tell::Start { identity: &identity, way, token }, &own.state(), &file, config, node.is_some());
+    Ok(Running { own, mesh, discovery, node, service, shared, closing, door, upkeep, dials, home })
+}
+
+/// The token for the second machine of a cluster that was made just now. Without it a person makes one with a command.
+fn first_token(way: Way, authority: Option<&Authority>, clock: &Clock) -> Option<Token> {
+    let authority = authority.filter(|_| way == Way::Made)?;
+    let order = TokenOrder { role: Role::Node, name: None, lifetime: TOKEN_LIFETIME };
+    match authority.create_token(&order, clock.now()) {
+        Ok(token) => Some(token),
+        Err(error) => {
+            tracing::warn!(%error, "no token could be made for a second machine: see `lineside token create`");
+            None
+        }
+    }
+}
+
+fn open_desk(authority: Option<Authority>, credentials: &Credentials) -> Result<Option<Desk>, Failure> {
+    let Some(authority) = authority else { return Ok(None) };
+    let desk = Desk::open(authority, credentials.identity().node(), credentials.clock().clone());
+    desk.map(Some).or_fail(
+        Exit::Failure,
+        "cannot start",
+        "the system gives no more threads: raise its limits",
+    )
+}
+
+/// Begins to gossip over the listening mesh.
+fn take_part(opened: Opened, own: &Own, mesh: &Mesh) -> Result<(Discovery, TaskTracker), Failure> {
+    let dials = TaskTracker::new();
+    let carrier = MeshCarrier { mesh: mesh.clone(), net: Handle::current(), tasks: dials.clone() };
+    let started = opened.start(MemberState::clone(&own.state()), Arc::new(carrier));
+    let discovery = started.or_fail(Exit::Failure, "cannot take part in the cluster", "")?;
+    Ok((discovery, dials))
+}
+
+/// Tells the commands on this machine where the member is.
+fn publish(
+    config: &Config,
+    home: &InUse,
+    identity: &Identity,
+    mesh: &Mesh,
+    http: Option<SocketAddr>,
+) -> Result<AddressFile, Failure> {
     let file = AddressFile {
         pid: std::process::id(),
         node: identity.node(),
         members: dialable(mesh.local_addr()),
         http: http.map(dialable),
+        reachable: reachable_at(config.member.advertise, mesh.local_addr()),
     };
     home.publish(&file).or_fail(
         Exit::Failure,
         format!("cannot write to {}", config.data_dir().display()),
         "free space, or choose another --data-dir",
     )?;
-    tell::up(&identity, made, &own.state(), &file, config, node.is_some());
-    Ok(Running { own, mesh, discovery, node, service, shared, closing, door, upkeep, dials, home })
+    Ok(file)
 }
 
 /// Begins what keeps the roster true to discovery, and discovery true to this process.
@@ -171,74 +239,7 @@ impl Running {
     }
 }
 
-fn take(data: &Path) -> Result<InUse, Failure> {
-    let taken = InUse::take(data).map_err(|error| {
-        // A full disk is no mistake in the settings: a supervisor should try again.
-        let (exit, remedy) = match error.kind() {
-            ErrorKind::StorageFull => (Exit::Failure, "free space, or choose another --data-dir"),
-            _ => (Exit::Config, "name a directory that this user may write with --data-dir"),
-        };
-        Failure::new(exit, format!("cannot use the data directory {}", data.display()), error, remedy)
-    })?;
-    check_own(data)?;
-    taken.ok_or_else(|| {
-        Failure::new(
-            Exit::Failure,
-            format!("{} is in use", data.display()),
-            "another member runs with this data directory, and two with one identity would fight",
-            "stop that one, or give this one a directory of its own with --data-dir",
-        )
-    })
-}
-
-/// Whoever may write into the data directory can put another identity there.
-fn check_own(data: &Path) -> Result<(), Failure> {
-    let unsafe_to_use = format!("the data directory {} is not safe to use", data.display());
-    let me = rustix::process::geteuid().as_raw();
-    match std::fs::metadata(data).map(|metadata| metadata.uid()) {
-        Ok(owner) if owner != me => Err(Failure::new(
-            Exit::Config,
-            unsafe_to_use,
-            format!("it belongs to the user {owner}, and this process is the user {me}"),
-            format!("start this as its owner, or take it over: chown -R {me} {}", data.display()),
-        )),
-        Ok(_) | Err(_) => disk::check_directory(data).or_fail(Exit::Config, unsafe_to_use, ""),
-    }
-}
-
-/// The identity in the data directory; a new cluster's where there is none.
-fn identity(config: &Config, roles: Roles, options: RunOptions) -> Result<(Arc<Identity>, bool), Failure> {
-    let (data, now) = (config.data_dir(), SystemTime::now());
-    let role = if roles.node { Role::Node } else { Role::Gateway };
-    let unusable = format!("the identity in {} cannot be used", data.display());
-    let (identity, made) = Identity::ensure(&data, &config.name(), role, !options.no_init, now)
-        .and_then(|(identity, made)| identity.check_validity(now).map(|()| (identity, made)))
-        .map_err(|error| {
-            let error = anyhow::Error::from(error);
-            let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
-            // As above: to be tried again.
-            match io.is_some_and(|io| io.kind() == ErrorKind::StorageFull) {
-                true => {
-                    Failure::new(Exit::Failure, &unusable, error, "free space, or choose another --data-dir")
-                }
-                false => Failure::new(Exit::Config, &unusable, error, ""),
-            }
-        })?;
-    let fits = match identity.role() {
-        Role::Node => true,
-        Role::Gateway => !roles.node,
-        Role::Client | Role::Admin => false,
-    };
-    if !fits {
-        let why = format!("its certificate is for the role {}, and this needs {role}", identity.role());
-        let remedy =
-            format!("issue one with `lineside certs issue --role {role}` on the machine with the authority");
-        return Err(Failure::new(Exit::Config, unusable, why, remedy));
-    }
-    Ok((Arc::new(identity), made))
-}
-
-fn open_discovery(config: &Config, identity: &Identity) -> Result<Opened, Failure> {
+fn open_discovery(config: &Config, identity: &Identity, more: Vec<SocketAddr>) -> Result<Opened, Failure> {
     let mdns = MdnsConfig { loopback: config.member.listen.ip().is_loopback() };
     let discovery = DiscoveryConfig {
         cluster: identity.cluster(),
@@ -246,12 +247,12 @@ fn open_discovery(config: &Config, identity: &Identity) -> Result<Opened, Failur
             Preset::Lan => Pace::Lan,
             Preset::Fast => Pace::Fast,
         },
-        seeds: config.member.seeds.clone(),
+        seeds: config.member.seeds.iter().copied().chain(more).collect(),
         mdns: config.member.mdns.then_some(mdns),
-        state_dir: config.data_dir().join(STATE_DIRECTORY),
+        state_dir: state_directory(config),
     };
     let remedy = "free space, and look whether the files in it belong to this user";
-    let state = config.data_dir().join(STATE_DIRECTORY);
+    let state = state_directory(config);
     Discovery::open(discovery).or_fail(
         Exit::Failure,
         format!("cannot count this start in {}", state.display()),
@@ -260,9 +261,14 @@ fn open_discovery(config: &Config, identity: &Identity) -> Result<Opened, Failur
 }
 
 /// What is known before the first socket is open.
-fn first_state(config: &Config, roles: Roles, identity: &Identity, epoch: u64) -> MemberState {
-    let expires = identity.not_after().duration_since(UNIX_EPOCH);
-    MemberState {
+fn first_state(
+    config: &Config,
+    roles: Roles,
+    identity: &Identity,
+    authority: bool,
+    epoch: u64,
+) -> MemberState {
+    let mut state = MemberState {
         node: identity.node(),
         name: config.member.name.clone().unwrap_or_else(|| identity.name().to_owned()),
         role: identity.role(),
@@ -275,8 +281,13 @@ fn first_state(config: &Config, roles: Roles, identity: &Identity, epoch: u64) -
         draining: false,
         load: LoadReport::default(),
         models: Vec::new(),
-        certificate_expires: expires.map_or(0, |since| since.as_secs()),
-    }
+        certificate_expires: 0,
+        certificate_generation: 0,
+        trust: TrustStamp::default(),
+        authority: false,
+    };
+    keeper::describe(&mut state, identity, authority);
+    state
 }
 
 fn start_node(config: &Config, identity: &Identity) -> Result<Node, Failure> {
@@ -316,9 +327,37 @@ fn announced_address(config: &Config, mesh: &Mesh) -> std::net::SocketAddr {
 
 /// What a shard's own mesh is made of.
 struct ShardParts {
-    identity: Arc<Identity>,
+    credentials: Credentials,
     presence: Arc<MemberPresence>,
     service: Arc<MemberService>,
+    counts: Arc<TrustCounts>,
+}
+
+/// What the door's service for peers is made of.
+struct DoorParts<'a> {
+    mesh: &'a Mesh,
+    known: Arc<Known>,
+    service: &'a MemberService,
+    counts: Arc<TrustCounts>,
+}
+
+impl DoorParts<'_> {
+    /// Opens the door for peers and for HTTP.
+    fn serve<F>(
+        self,
+        door: Door<F>,
+        attempts_max: std::num::NonZeroU8,
+        closing: &CancellationToken,
+    ) -> JoinSet<Result<(), GatewayError>>
+    where
+        F: Fn(usize) -> Result<Arc<DoorCluster>, String> + Send + Sync + 'static,
+    {
+        let pool = Pool::new(self.mesh.clone(), door.balancer, door.budget);
+        let pool = pool.with_attempts_max(attempts_max);
+        let cluster = DoorCluster { pool, known: self.known, trust: self.counts };
+        drop(self.service.door.set(DoorService::new(Arc::new(cluster), door.shared)));
+        JoinSet::from_iter([door.server.serve(closing.clone())])
+    }
 }
 
 /// Opens the HTTP door's sockets. Each shard calls nodes over a mesh of its own, made on its own runtime.
@@ -334,14 +373,14 @@ fn open_door(
     let (shared_balancer, shared_budget) = (Arc::clone(&balancer), Arc::clone(&budget));
     let attempts_max = config.gateway.attempts_max;
     let cluster = move |shard: usize| {
-        let ShardParts { identity, presence, service } = &parts;
-        let mesh =
-            Mesh::bind(MeshConfig::dialling(), Arc::clone(identity), presence.clone(), service.clone())
-                .map_err(|error| format!("shard {shard}: {error}"))?;
+        let ShardParts { credentials, presence, service, counts } = &parts;
+        let mesh = Mesh::bind(MeshConfig::dialling(), credentials.clone(), presence.clone(), service.clone())
+            .map_err(|error| format!("shard {shard}: {error}"))?;
         let known = service.known.get().ok_or("discovery is not there yet")?;
         let pool = Pool::new(mesh, Arc::clone(&shared_balancer), Arc::clone(&shared_budget));
         let pool = pool.with_attempts_max(attempts_max);
-        Ok(Arc::new(DoorCluster { pool, known: Arc::clone(known) }))
+        let (known, trust) = (Arc::clone(known), Arc::clone(counts));
+        Ok(Arc::new(DoorCluster { pool, known, trust }))
     };
     let shared = Shared::new(door::settings(&config.gateway, roles.node));
     let server = GatewayServer::bind_shared(Arc::clone(&shared), cluster).or_fail(
@@ -354,20 +393,7 @@ fn open_door(
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
-
-    #[test]
-    fn a_directory_that_others_may_write_is_refused_with_the_command_that_mends_it() {
-        let home = tempfile::tempdir().expect("a directory");
-        assert!(check_own(home.path()).is_ok());
-        let everybody = std::fs::Permissions::from_mode(0o777);
-        std::fs::set_permissions(home.path(), everybody).expect("its owner may");
-        let refused = check_own(home.path()).expect_err("everybody may write");
-        assert_eq!(refused.exit, Exit::Config);
-        assert!(refused.text().contains("chmod 700"), "{}", refused.text());
-    }
 
     #[test]
     fn an_address_that_cannot_be_had_names_what_to_do() {

@@ -58,6 +58,7 @@ async fn leave(mut running: Running) {
         node.drain();
     }
     running.closing.cancel();
+    running.mesh.set_enrolment(None);
     sleep(UNDER_WAY).await;
     running.service.calls.close();
     let finished = async {

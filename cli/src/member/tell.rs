@@ -2,13 +2,13 @@
 
 use std::{io::IsTerminal as _, sync::Arc, time::Duration};
 
-use lineside_certs::{AUTHORITY_DIRECTORY, Identity};
+use lineside_certs::{AUTHORITY_DIRECTORY, Identity, TOKEN_LIFETIME, Token};
 use lineside_discovery::Discovery;
 use lineside_node::Node;
 use lineside_wire::{MemberState, ModelInfo};
 use tokio::time::sleep;
 
-use super::{address::AddressFile, own::Own};
+use super::{address::AddressFile, enter::Way, own::Own};
 use crate::{
     config::Config,
     output::{self, Table},
@@ -63,15 +63,25 @@ fn follow_epoch(own: &Own, discovery: &Discovery) {
     }
 }
 
-/// Says that the member is up: a line for the log, and what to do next for a person.
-pub(crate) fn up(
-    identity: &Identity,
-    made: bool,
+/// How this member came to be one.
+pub(super) struct Start<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) way: Way,
+    /// For a second machine, when a cluster was made.
+    pub(super) token: Option<Token>,
+}
+
+/// Says that the member is up: a line for the log, what to do next for a person, and, when a cluster was made, one line
+/// on stdout that makes another machine a member.
+pub(super) fn up(
+    start: &Start<'_>,
     own: &MemberState,
     file: &AddressFile,
     config: &Config,
     has_models: bool,
 ) {
+    let Start { identity, way, token } = start;
+    let made = *way == Way::Made;
     tracing::info!(
         node = %own.node,
         name = own.name,
@@ -85,13 +95,38 @@ pub(crate) fn up(
     );
     if made {
         tracing::warn!(
-            "no identity was here, so a new cluster was made: a machine of another cluster needs an identity from it \
-             (`lineside certs issue` there), in an empty data directory"
+            "no identity was here, so a new cluster was made: if this machine was to join another one, stop it, move \
+             its data directory away and start it with a line from there (`lineside token create`)"
         );
     }
-    if !std::io::stderr().is_terminal() {
-        return;
+    if std::io::stderr().is_terminal() {
+        output::note(greeting(start, own, file, config, has_models));
     }
+    if let Some(token) = token {
+        // Nobody may be reading stdout; the line is had again with a command.
+        let _closed = output::data(format_args!("{}\n", line_to_paste(token, own, file)));
+    }
+}
+
+/// What makes another machine a member.
+fn line_to_paste(token: &Token, own: &MemberState, file: &AddressFile) -> String {
+    let mut addresses: Vec<String> = file.reachable.iter().map(ToString::to_string).collect();
+    if addresses.is_empty() {
+        // Without a network: a second member on this machine can use it.
+        addresses.push(own.address.to_string());
+    }
+    format!("lineside up --join {}", token.clone().at(addresses))
+}
+
+/// For the person who started it.
+fn greeting(
+    start: &Start<'_>,
+    own: &MemberState,
+    file: &AddressFile,
+    config: &Config,
+    has_models: bool,
+) -> String {
+    let Start { identity, way, token } = start;
     let mut text =
         format!("\n  Lineside {} · {} · cluster {}\n", own.software, own.name, identity.cluster().short());
     text.push_str(&format!("  members   {} (UDP)\n", own.address));
@@ -103,16 +138,25 @@ pub(crate) fn up(
     }
     let data = config.data_dir();
     text.push_str(&format!("  look      lineside members --data-dir {}\n", data.display()));
-    if made {
+    if *way == Way::Made {
         text.push_str(&format!(
-            "\n  A new cluster was made; its authority is in {}: keep a copy.\n  For each further machine, here: \
-             lineside certs issue --data-dir {} --role node --name NAME --out DIR\n  then copy DIR to its \
-             <data directory>/identity and start `lineside up` there.\n",
+            "\n  A new cluster was made; its authority is in {}: keep a copy.\n",
             data.join(AUTHORITY_DIRECTORY).display(),
-            data.display(),
         ));
     }
-    output::note(text);
+    match token {
+        Some(_) => text.push_str(&format!(
+            "  For a second machine, paste the line below there, within {} minutes; it is good for one.\n  For each \
+             further one, make another here: lineside token create --data-dir {}\n",
+            TOKEN_LIFETIME.as_secs() / 60,
+            data.display(),
+        )),
+        None if *way == Way::Made => {
+            text.push_str("  For each further machine, make a line here: lineside token create\n");
+        }
+        None => {}
+    }
+    text
 }
 
 /// Tells a person what became of the models at the start; the log has a line from the loader for each.

@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context as _;
 
 pub(crate) use progress::Progress;
-pub(crate) use relative::{ago, percent, time_us, until};
+pub(crate) use relative::{ago, ahead, percent, time_us, until, utc};
 pub(crate) use table::Table;
 
 /// How a command writes its data.

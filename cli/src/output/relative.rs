@@ -25,6 +25,39 @@ pub(crate) fn until(moment: u64, now: u64) -> String {
     }
 }
 
+/// A moment in seconds since 1970 as a date: `2026-11-24 10:07 UTC`.
+pub(crate) fn utc(moment: u64) -> String {
+    let (mut day, minute) = (moment / 86_400, moment / 60 % 1_440);
+    // By whole cycles of 400 years first: what follows counts years, of which there are then few.
+    let (cycles, mut year) = (day / 146_097, 1970);
+    day %= 146_097;
+    let is_leap = |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
+    let days_of = |year| if is_leap(year) { 366 } else { 365 };
+    while days_of(year) <= day {
+        day -= days_of(year);
+        year += 1;
+    }
+    let february = days_of(year) - 337;
+    let mut month = 1;
+    for days in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        if day < days {
+            break;
+        }
+        day -= days;
+        month += 1;
+    }
+    let year = year + 400 * cycles;
+    format!("{year:04}-{month:02}-{:02} {:02}:{:02} UTC", day + 1, minute / 60, minute % 60)
+}
+
+/// How far a clock is ahead (or behind), shortened: `+12m`, `-3h`, `0s`.
+pub(crate) fn ahead(ahead_ms: i64) -> String {
+    match ahead_ms.unsigned_abs() / 1000 {
+        0 => "0s".to_owned(),
+        seconds => format!("{}{}", if 0 < ahead_ms { '+' } else { '-' }, short(seconds)),
+    }
+}
+
 /// A share in percent with one digit; nothing when there is nothing to share.
 pub(crate) fn percent(part: u64, whole: u64) -> String {
     if whole == 0 {
@@ -73,6 +106,23 @@ mod tests {
         assert_eq!(until(0, 50), "");
         assert_eq!(until(50, 50), "expired");
         assert_eq!(until(86_400 * 30 + 50, 50), "30d");
+    }
+
+    #[test]
+    fn a_moment_reads_as_a_date_in_utc() {
+        assert_eq!(utc(0), "1970-01-01 00:00 UTC");
+        assert_eq!(utc(1_795_514_820), "2026-11-24 10:07 UTC");
+        assert_eq!([951_782_399, 951_782_400].map(utc), ["2000-02-28 23:59 UTC", "2000-02-29 00:00 UTC"]);
+        assert_eq!([4_107_542_399, 4_107_542_400].map(utc), ["2100-02-28 23:59 UTC", "2100-03-01 00:00 UTC"]);
+        assert_eq!(utc(1_798_761_599), "2026-12-31 23:59 UTC");
+        assert!(utc(u64::MAX).ends_with("UTC"));
+    }
+
+    #[test]
+    fn a_clock_that_differs_says_to_which_side() {
+        let said = [0, 999, -999, 1_000, -119_000, 10_800_000].map(ahead);
+        assert_eq!(said, ["0s", "0s", "0s", "+1s", "-119s", "+3h"]);
+        assert!(ahead(i64::MIN).starts_with('-'));
     }
 
     #[test]

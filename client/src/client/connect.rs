@@ -10,9 +10,9 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use lineside_certs::{Identity, IdentityError, PeerIdentity};
+use lineside_certs::{Credentials, IdentityError, PeerIdentity, Refusal};
 use lineside_mesh::{
-    BindError, Destination, DialError, Incoming, Mesh, MeshConfig, Met, Presence, Served, Service,
+    BindError, Destination, DialError, Incoming, Mesh, MeshConfig, Met, Presence, Refuser, Served, Service,
 };
 use lineside_wire::{
     ClusterId, Empty, Fault, FaultCode, Greeting, MemberRow, MemberState, MembersResult, NodeId,
@@ -58,7 +58,7 @@ pub enum ConnectError {
     #[error("no address was given: name at least one member, for example 10.0.0.7:7443")]
     NoAddress,
     /// Nobody answered, or nobody that belongs to the cluster.
-    #[error("no member of the cluster {cluster} answered: {}", list(tries))]
+    #[error("no member of the cluster {cluster} could be connected with: {}", list(tries))]
     NoMember {
         /// The identity's cluster.
         cluster: ClusterId,
@@ -75,8 +75,31 @@ pub enum ConnectError {
     },
 }
 
+/// What came of each dial. Refusals come first, because somebody has to act on them, and each reason once: a certificate
+/// that one member refuses is refused by all.
 fn list(tries: &[DialError]) -> String {
-    tries.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    let mut refusals: Vec<(Refuser, Refusal, String)> = Vec::new();
+    let mut others = Vec::new();
+    for error in tries {
+        match error {
+            DialError::Refused { address, by, refusal } => {
+                match refusals.iter_mut().find(|(side, known, _)| (side, known) == (by, refusal)) {
+                    Some((_, _, text)) => text.push_str(&format!("; the same at {address}")),
+                    None => refusals.push((*by, *refusal, error.to_string())),
+                }
+            }
+            DialError::Timeout { .. }
+            | DialError::WrongNode { .. }
+            | DialError::NoIdentity { .. }
+            | DialError::OtherCluster { .. }
+            | DialError::NoGreeting { .. }
+            | DialError::Unreachable { .. }
+            | DialError::Resting { .. }
+            | DialError::Closed => others.push(error.to_string()),
+        }
+    }
+    let refusals = refusals.into_iter().map(|(_, _, text)| text);
+    refusals.chain(others).collect::<Vec<_>>().join("; ")
 }
 
 /// The addresses behind the names, in order, each once.
@@ -120,26 +143,29 @@ pub(super) struct Shared {
     pub(super) roster: ArcSwap<Roster>,
     /// Told when a call shows that the member list may be out of date.
     pub(super) stale: Arc<Notify>,
+    /// Told when a member list was taken over.
+    pub(super) told: Notify,
     seeds: Vec<SocketAddr>,
     peers: Arc<Peers>,
 }
 
 impl Shared {
     pub(super) async fn connect(
-        identity: &Arc<Identity>,
+        credentials: &Credentials,
         seeds: Vec<SocketAddr>,
     ) -> Result<Arc<Self>, ConnectError> {
-        let stale = Arc::new(Notify::new());
+        let (stale, told) = (Arc::new(Notify::new()), Notify::new());
+        let identity = credentials.identity();
         let cluster = identity.cluster();
         let peers = Arc::new(Peers { cluster, stale: Arc::clone(&stale), met: Mutex::default() });
         let presence = Arc::clone(&peers) as Arc<dyn Presence>;
         let mesh =
-            Mesh::bind(MeshConfig::dialling(), Arc::clone(identity), presence, Arc::new(NothingServed))?;
+            Mesh::bind(MeshConfig::dialling(), credentials.clone(), presence, Arc::new(NothingServed))?;
         let now = Instant::now().into_std();
         let balancer = Balancer::new(Balancing::default(), &mut rand::rng(), now);
         let pool = Pool::new(mesh, Arc::new(balancer), Arc::new(Budget::new(now)));
         let roster = ArcSwap::from_pointee(Roster::empty(cluster, identity.node()));
-        let shared = Arc::new(Self { pool, roster, stale, seeds, peers });
+        let shared = Arc::new(Self { pool, roster, stale, told, seeds, peers });
         let result = shared.find_members(cluster).await;
         if result.is_err() {
             shared.pool.transport().shutdown().await;
@@ -217,6 +243,7 @@ impl Shared {
         let candidates = if is_open { with_last_resort(doors, roster.nodes()) } else { roster.nodes() };
         self.pool.balancer().update(candidates, Instant::now().into_std());
         let known = self.roster.swap(Arc::new(roster));
+        self.told.notify_one();
         if known.rows().is_empty() {
             info!(members = self.roster.load().rows().len(), "connected to the cluster");
         }
@@ -257,6 +284,8 @@ fn row_of(address: SocketAddr, member: &MemberState) -> MemberRow {
         p95_us: None,
         calls: 0,
         failures: 0,
+        clock_ahead_ms: None,
+        double: None,
     }
 }
 
@@ -279,7 +308,7 @@ impl Peers {
 
 impl Presence for Peers {
     fn greeting(&self) -> Greeting {
-        Greeting { protocol: PROTOCOL_VERSION, cluster: self.cluster, member: None }
+        Greeting { protocol: PROTOCOL_VERSION, cluster: self.cluster, member: None, clock_ms: 0 }
     }
 
     fn met(&self, peer: &PeerIdentity, greeting: &Greeting, remote: SocketAddr) {
@@ -302,5 +331,25 @@ impl Service for NothingServed {
         let fault = Fault::new(FaultCode::MethodNotFound, "this is a client: it serves nothing");
         call.reply.fail(&fault, None);
         Served::Done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_certificate_is_told_once_and_before_what_did_not_answer() {
+        let at = |last| SocketAddr::from(([10, 0, 0, last], 7443));
+        let refused =
+            |last| DialError::Refused { address: at(last), by: Refuser::Peer, refusal: Refusal::Revoked };
+        let silent = DialError::Timeout { address: at(9), within: Duration::from_secs(1) };
+        let cluster = ClusterId::from_bytes([7; 16]);
+        let error = ConnectError::NoMember { cluster, tries: vec![silent, refused(7), refused(8)] };
+        let text = error.to_string();
+        assert_eq!(text.matches("refused your certificate").count(), 1, "{text}");
+        assert_eq!(text.matches("was revoked").count(), 1, "{text}");
+        let place = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what}: {text}"));
+        assert!(place("10.0.0.7") < place("10.0.0.8") && place("10.0.0.8") < place("10.0.0.9"), "{text}");
     }
 }

@@ -3,6 +3,7 @@ use std::time::Duration;
 use lineside_wire::{Datatype, TensorSpec};
 
 use super::*;
+use crate::testing::row_of as row;
 
 fn model(name: &str, state: ModelState) -> ModelInfo {
     let spec = TensorSpec { name: "x".to_owned(), datatype: Datatype::Fp32, shape: vec![-1] };
@@ -15,41 +16,6 @@ fn model(name: &str, state: ModelState) -> ModelInfo {
         inputs: if loaded { vec![spec.clone()] } else { Vec::new() },
         outputs: if loaded { vec![spec] } else { Vec::new() },
         slots: 2,
-    }
-}
-
-fn row(name: &str, state: Standing, models: Vec<ModelInfo>) -> MemberRow {
-    let mut bytes = [0; 16];
-    bytes[..name.len()].copy_from_slice(name.as_bytes());
-    let node = NodeId::from_bytes(bytes);
-    let address = ([127, 0, 0, 1], 7443).into();
-    let member = MemberState {
-        node,
-        name: name.to_owned(),
-        role: Role::Node,
-        software: "0.1.0".to_owned(),
-        address,
-        http: None,
-        door: false,
-        epoch: 1,
-        revision: 1,
-        draining: false,
-        load: LoadReport { running: 1, queued: 2, slots: 4 },
-        models,
-        certificate_expires: 0,
-    };
-    MemberRow {
-        node,
-        name: name.to_owned(),
-        address,
-        state: state.to_string(),
-        role: Some(Role::Node),
-        member: Some(member),
-        seen_ms_ago: 12,
-        in_flight: 0,
-        p95_us: None,
-        calls: 0,
-        failures: 0,
     }
 }
 

@@ -57,6 +57,21 @@ async fn every_example_does_what_it_says() {
 }
 
 #[tokio::test]
+async fn the_joining_example_needs_its_token_once() {
+    let floor = Floor::new();
+    let press = floor.holder("press");
+    let token = floor.token(Role::Client, &[&press]).to_string();
+    for _ in 0..2 {
+        let mut joining = Command::new(program("join"));
+        joining.arg(&token).arg(floor.home.path().join("camera")).kill_on_drop(true);
+        let output = timeout(PATIENCE, joining.output()).await.expect("the example ends").unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(said.starts_with("camera-4 is a client for ") && said.ends_with("sum = [3.0]\n"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn the_watching_example_tells_a_change_and_leaves_nothing_behind() {
     let floor = Floor::new();
     let press = floor.node("press");

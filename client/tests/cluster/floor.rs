@@ -10,13 +10,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use lineside_certs::{Authority, Identity, PeerIdentity, Subject};
+use futures_util::future::BoxFuture;
+use lineside_certs::{
+    Authority, CertificateRequest, Credentials, Identity, JoinCertificates, Lifetimes, PeerIdentity, Revoke,
+    Subject, TOKEN_LIFETIME, Token, TokenOrder, Trust,
+};
 use lineside_client::{Client, Element};
-use lineside_mesh::{Incoming, Mesh, MeshConfig, Presence, Responder, Served, Service};
+use lineside_mesh::{Enrolment, Incoming, Mesh, MeshConfig, Presence, Responder, Served, Service};
 use lineside_wire::{
-    ClusterId, Empty, Fault, FaultCode, Greeting, Health, InferParams, InferResult, LoadReport, MemberRow,
-    MemberState, MembersResult, ModelInfo, ModelState, ModelVersion, ModelsResult, NodeId, PROTOCOL_VERSION,
-    PayloadBuilder, Role, RunReport, Tensor, TensorSpec, decode_part, join_tensors, method, split_tensors,
+    ClusterId, Empty, Enrolled, Fault, FaultCode, Greeting, Health, InferParams, InferResult, JoinParams,
+    LoadReport, MemberRow, MemberState, MembersResult, ModelInfo, ModelState, ModelVersion, ModelsResult,
+    NodeId, PROTOCOL_VERSION, PayloadBuilder, RenewParams, Role, RunReport, SignedTrust, Tensor, TensorSpec,
+    TrustStamp, decode_part, join_tensors, method, split_tensors,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -29,16 +34,85 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// A cluster's authority, its members and who knows whom.
 pub(crate) struct Floor {
     pub(crate) home: TempDir,
-    authority: Authority,
+    authority: Arc<Authority>,
     /// What every member answers to `cluster.members`.
     list: watch::Sender<Vec<MemberRow>>,
 }
 
 impl Floor {
     pub(crate) fn new() -> Self {
+        Self::with_lifetimes(Lifetimes::default())
+    }
+
+    /// A floor whose certificates live so long.
+    pub(crate) fn with_lifetimes(lifetimes: Lifetimes) -> Self {
         let home = tempfile::tempdir().unwrap();
         let authority = Authority::create(&home.path().join("ca"), "floor", SystemTime::now()).unwrap();
+        let authority = Arc::new(authority.with_lifetimes(lifetimes));
         Self { home, authority, list: watch::Sender::default() }
+    }
+
+    /// A node with the authority's key, which lets others join.
+    pub(crate) fn holder(&self, name: &str) -> Member {
+        let holder = self.node(name);
+        self.list.send_modify(|list| {
+            let row = list.iter_mut().find(|row| row.node == holder.identity.node()).unwrap();
+            row.member.as_mut().unwrap().authority = true;
+        });
+        let enrolment = Enrols { authority: Arc::clone(&self.authority), node: holder.identity.node() };
+        holder.mesh.set_enrolment(Some(Arc::new(enrolment)));
+        holder
+    }
+
+    /// A token for one program, which names where these members are.
+    pub(crate) fn token(&self, role: Role, at: &[&Member]) -> Token {
+        let order = TokenOrder { role, name: None, lifetime: TOKEN_LIFETIME };
+        let addresses = at.iter().map(|member| member.address.to_string()).collect();
+        self.authority.create_token(&order, SystemTime::now()).unwrap().at(addresses)
+    }
+
+    /// Revokes a member or a program; only these hear of it, and tell it.
+    pub(crate) fn revoke(&self, node: NodeId, told: &[&Member]) {
+        self.authority.revoke(&Revoke::Node(node), SystemTime::now()).unwrap();
+        self.tell_trust(told);
+    }
+
+    /// These members take over the newest trust list, and tell that they go by it.
+    pub(crate) fn tell_trust(&self, told: &[&Member]) {
+        let trust = Trust::own(&self.authority.trust().unwrap()).unwrap();
+        for member in told {
+            let present = member.credentials.identity();
+            member.credentials.replace(Arc::new(present.with_trust(trust.clone())));
+            self.claim(member, trust.stamp());
+        }
+    }
+
+    /// The authority is replaced by its next generation, and these members go by both.
+    pub(crate) fn begin_rotation(&self, members: &[&Member]) {
+        self.authority.rotation_start(SystemTime::now()).unwrap();
+        self.tell_trust(members);
+        for member in members {
+            let request = CertificateRequest::new();
+            let params = RenewParams { csr: request.csr().to_vec().into() };
+            let present = member.credentials.identity();
+            let answer = self.authority.renew(present.holder(), &params, SystemTime::now()).unwrap();
+            let renewed = Identity::of(&request.renew(&present, &answer).unwrap()).unwrap();
+            member.credentials.replace(Arc::new(renewed));
+        }
+    }
+
+    /// The old generation is trusted no more.
+    pub(crate) fn finish_rotation(&self, members: &[&Member]) {
+        self.authority.rotation_finish(SystemTime::now()).unwrap();
+        self.tell_trust(members);
+    }
+
+    /// The member list says that this member goes by such a trust list.
+    pub(crate) fn claim(&self, member: &Member, stamp: TrustStamp) {
+        self.list.send_modify(|list| {
+            let row = list.iter_mut().find(|row| row.node == member.identity.node()).unwrap();
+            row.member.as_mut().unwrap().trust = stamp;
+        });
     }
 
     pub(crate) fn identity(&self, role: Role, name: &str) -> Arc<Identity> {
@@ -75,6 +149,7 @@ impl Floor {
     }
 
     fn start(&self, identity: Arc<Identity>, address: SocketAddr) -> Member {
+        let credentials = Credentials::from(Arc::clone(&identity));
         let work = Arc::new(Work {
             own: identity.node(),
             cluster: identity.cluster(),
@@ -84,14 +159,18 @@ impl Floor {
             lost: Mutex::default(),
             watchers: AtomicU32::new(0),
             changed: Notify::new(),
+            credentials: credentials.clone(),
+            authority: Arc::clone(&self.authority),
+            false_trust: Mutex::default(),
+            trust_asked: AtomicU32::new(0),
         });
         let presence = Arc::new(Greets::new(&identity, Arc::clone(&work)));
         let config = MeshConfig::listening(address);
         let mesh =
-            Mesh::bind(config, Arc::clone(&identity), presence, Arc::new(Serves(Arc::clone(&work)))).unwrap();
+            Mesh::bind(config, credentials.clone(), presence, Arc::new(Serves(Arc::clone(&work)))).unwrap();
         let address = mesh.local_addr();
         self.list.send_modify(|list| list.push(row(state(&identity, address))));
-        Member { mesh, identity, address, work }
+        Member { mesh, identity, credentials, address, work }
     }
 
     pub(crate) async fn client(&self, at: &[&Member]) -> Client {
@@ -131,6 +210,9 @@ fn state(identity: &Identity, address: SocketAddr) -> MemberState {
         load: LoadReport { running: 0, queued: 0, slots: if is_node { 4 } else { 0 } },
         models: if is_node { vec![add] } else { Vec::new() },
         certificate_expires: 0,
+        certificate_generation: 1,
+        trust: identity.trust().stamp(),
+        authority: false,
     }
 }
 
@@ -147,6 +229,31 @@ fn row(member: MemberState) -> MemberRow {
         p95_us: None,
         calls: 0,
         failures: 0,
+        clock_ahead_ms: None,
+        double: None,
+    }
+}
+
+/// Lets strangers join as the authority says.
+struct Enrols {
+    authority: Arc<Authority>,
+    node: NodeId,
+}
+
+impl Enrolment for Enrols {
+    fn certificates(&self) -> JoinCertificates {
+        self.authority.join_certificates(self.node, SystemTime::now()).unwrap()
+    }
+
+    fn join(
+        &self,
+        params: JoinParams,
+        exporter: [u8; 32],
+        remote: SocketAddr,
+    ) -> BoxFuture<'static, Result<Enrolled, Fault>> {
+        let joined = self.authority.join(&params, &exporter, &remote.to_string(), SystemTime::now());
+        let denied = |_| Fault::new(FaultCode::PermissionDenied, "this token cannot be used");
+        Box::pin(std::future::ready(joined.map_err(denied)))
     }
 }
 
@@ -158,7 +265,15 @@ struct Greets {
 impl Greets {
     fn new(identity: &Identity, work: Arc<Work>) -> Self {
         let member = Some(state(identity, ([127, 0, 0, 1], 1).into()));
-        Self { greeting: Greeting { protocol: PROTOCOL_VERSION, cluster: identity.cluster(), member }, work }
+        Self {
+            greeting: Greeting {
+                protocol: PROTOCOL_VERSION,
+                cluster: identity.cluster(),
+                member,
+                clock_ms: 0,
+            },
+            work,
+        }
     }
 }
 
@@ -180,6 +295,7 @@ impl Presence for Greets {
 pub(crate) struct Member {
     pub(crate) mesh: Mesh,
     pub(crate) identity: Arc<Identity>,
+    pub(crate) credentials: Credentials,
     pub(crate) address: SocketAddr,
     pub(crate) work: Arc<Work>,
 }
@@ -194,6 +310,11 @@ pub(crate) struct Work {
     lost: Mutex<Vec<NodeId>>,
     watchers: AtomicU32,
     changed: Notify,
+    credentials: Credentials,
+    authority: Arc<Authority>,
+    /// What it says when it is asked for its trust list, in the place of the true one.
+    pub(crate) false_trust: Mutex<Option<SignedTrust>>,
+    trust_asked: AtomicU32,
 }
 
 /// Counts as a watcher of its member until it is dropped.
@@ -271,6 +392,37 @@ impl Work {
         timeout(PATIENCE, wait).await.expect("the watchers come and go");
     }
 
+    /// Waits until it was asked for its trust list this often.
+    pub(crate) async fn trust_asked(&self, count: u32) {
+        let wait = async {
+            loop {
+                let changed = self.changed.notified();
+                if count <= self.trust_asked.load(SeqCst) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        timeout(PATIENCE, wait).await.expect("its trust list is asked for");
+    }
+
+    fn trust(&self) -> Option<SignedTrust> {
+        self.trust_asked.fetch_add(1, SeqCst);
+        self.changed.notify_waiters();
+        let lie = self.false_trust.lock().unwrap().clone();
+        lie.or_else(|| self.credentials.identity().trust().signed().cloned())
+    }
+
+    fn renew(&self, call: Incoming) {
+        let params: RenewParams = decode_part(&call.params).unwrap();
+        match self.authority.renew(&call.peer, &params, SystemTime::now()) {
+            Ok(answer) => call.reply.answer(&answer, None, PayloadBuilder::new()),
+            Err(error) => {
+                call.reply.fail(&Fault::new(FaultCode::PermissionDenied, error.to_string()), None);
+            }
+        }
+    }
+
     pub(crate) fn watchers(&self) -> u32 {
         self.watchers.load(SeqCst)
     }
@@ -342,6 +494,8 @@ impl Work {
                 let health = Health { live: true, ready: true, reason: None };
                 call.reply.answer(&health, None, PayloadBuilder::new());
             }
+            method::TRUST_GET => call.reply.answer(&self.trust().unwrap(), None, PayloadBuilder::new()),
+            method::CERTS_RENEW => self.renew(call),
             method::PING => call.reply.answer(&Empty {}, None, PayloadBuilder::new()),
             lineside_certs::roles::LOG => {
                 self.log.lock().unwrap().push(decode_part(&call.params).unwrap());

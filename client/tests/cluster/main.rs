@@ -4,6 +4,7 @@
 
 mod examples;
 mod floor;
+mod trust;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -43,8 +43,10 @@ pub(super) struct Errands {
 }
 
 impl Errands {
-    pub(super) fn dial(&mut self, carrier: &dyn Carrier, dial: Dial) {
-        let greeting = carrier.greet(dial.address, dial.expect);
+    /// Who is expected is left open when it is our own id: a carrier may have a connection with ourselves, and would take
+    /// that one.
+    pub(super) fn dial(&mut self, carrier: &dyn Carrier, dial: Dial, own: NodeId) {
+        let greeting = carrier.greet(dial.address, dial.expect.filter(|expected| *expected != own));
         self.begin(Errand::Dial(dial), async move { Brought::Greeting { dial, result: greeting.await } });
     }
 

@@ -1,6 +1,6 @@
 //! One turn: an event goes in, and what the cores want is done. Nothing here waits.
 
-use std::sync::atomic::Ordering;
+use std::{net::SocketAddr, sync::atomic::Ordering};
 
 use lineside_wire::{MemberState, NodeId};
 use tokio::time::Instant;
@@ -76,6 +76,7 @@ impl Driver {
         now: Instant,
     ) -> Input {
         let answer = match &result {
+            Ok(Some(state)) if self.gossip.is_double(state, now) => Answer::Double,
             Ok(Some(state)) => Answer::Member(state.node),
             Ok(None) => Answer::NoMember,
             Err(GreetError::Stranger(_)) => Answer::Stranger,
@@ -86,6 +87,11 @@ impl Driver {
         match self.ladder.ended(dial, answer, now) {
             Verdict::Reached => {
                 self.counters.dials_good += 1;
+                if let Ok(Some(state)) = result {
+                    return Input::Met(Box::new(state));
+                }
+            }
+            Verdict::Double => {
                 if let Ok(Some(state)) = result {
                     return Input::Met(Box::new(state));
                 }
@@ -137,7 +143,7 @@ impl Driver {
                 }
             }
             MdnsEvent::HintGone(node) => self.ladder.hint_gone(node),
-            MdnsEvent::OwnHeard => {}
+            MdnsEvent::OwnHeard { addresses } => self.ladder.elsewhere(&addresses, now),
             MdnsEvent::Foreign => {
                 self.counters.mdns_foreign += 1;
                 let times = self.counters.mdns_foreign;
@@ -202,15 +208,12 @@ impl Driver {
                         mdns.verify(node);
                     }
                 }
+                Output::Elsewhere(address) => self.ladder.elsewhere(&[address], now),
                 Output::Contested => tracing::error!(
-                    "the cluster knows another life of this member again and again: two processes may have the \
-                     same node id, for example after a disk was copied"
+                    "the cluster knows another life of this member again and again: two machines may have the same \
+                     node id, for example after a disk was copied"
                 ),
-                Output::Double { node, known, other } => tracing::error!(
-                    %node, %known, %other,
-                    "two processes run with the same node id, for example after a disk was copied: stop one, and issue \
-                     it an identity of its own (`lineside certs issue`)"
-                ),
+                Output::Double { node, known, other } => self.tell_double(node, known, other),
                 Output::Left => self.ended = true,
             }
         }
@@ -222,6 +225,23 @@ impl Driver {
             // Nobody is left: those who were there last are the first to ask.
             let last = self.remembered.addresses().iter().map(|(node, address)| (*node, *address));
             self.ladder.remember(last, now);
+        }
+    }
+
+    fn tell_double(&self, node: NodeId, known: SocketAddr, other: SocketAddr) {
+        if node == self.own {
+            tracing::error!(
+                %node, address = %other, own_address = %known,
+                "another machine has this machine's identity: one of the two disks is a copy. On the copy, stop \
+                 Lineside, remove the folder `identity` from the data directory, and join it anew with a token \
+                 (`lineside token create`)"
+            );
+        } else {
+            tracing::error!(
+                %node, %known, %other,
+                "two machines have the same identity: one of the two disks is a copy. On the copy, stop Lineside, \
+                 remove the folder `identity` from the data directory, and join it anew with a token"
+            );
         }
     }
 
@@ -241,7 +261,7 @@ impl Driver {
             return;
         }
         while let Some(dial) = self.ladder.next_dial(|node| self.gossip.is_active(node), now) {
-            self.errands.dial(&*self.carrier, dial);
+            self.errands.dial(&*self.carrier, dial, self.own);
         }
     }
 

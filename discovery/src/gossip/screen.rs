@@ -23,7 +23,7 @@ const REBIRTH_WINDOW: Duration = Duration::from_secs(10);
 
 /// How far past our own epoch a life of ours may be that others remember. A count of starts and lives that was lost is
 /// far below; one forged packet must not use up all epochs that there are, for good.
-const EPOCH_JUMP_MAX: u64 = 1 << 32;
+pub(super) const EPOCH_JUMP_MAX: u64 = 1 << 32;
 
 /// Admits [`REBIRTHS_MAX`] per [`REBIRTH_WINDOW`].
 #[derive(Debug, Default)]
@@ -59,12 +59,20 @@ impl Gossip {
         if dst.node != self.own.node {
             return self.counters.misdirected += 1;
         }
+        self.note_elsewhere(&packet, now);
+        if self.is_of_double(dst) {
+            // Meant for the other machine with our id. To go past its life would be answered in kind, without end.
+            return self.counters.misdirected += 1;
+        }
         let (source, later) = (src.clone(), dst.epoch);
         if self.own.epoch.saturating_add(EPOCH_JUMP_MAX) < later {
             return self.counters.malformed += 1;
         }
         self.note_double(&source, now);
         let buried = self.buries_us(&packet);
+        if buried && self.yields() {
+            return self.counters.rebirths_refused += 1;
+        }
         if buried && !self.burials.admit(now) {
             return self.contested();
         }
@@ -73,7 +81,7 @@ impl Gossip {
             if !self.catch_ups.admit(now) {
                 return self.contested();
             }
-            self.be_reborn(self.own.address, later.saturating_add(1));
+            self.be_reborn(self.own.address, later.saturating_add(1), now);
         }
         let Some(screened) = self.screen(packet) else { return };
         let bytes = screened.as_deref().unwrap_or(bytes);
@@ -90,11 +98,15 @@ impl Gossip {
         self.seen_changed = true;
     }
 
-    /// Takes out what would make the member list too long. `None`: nothing is left; `Some(None)`: as it was.
+    /// Takes out what would make the member list too long, and lives of a known double of ours: foca would declare them
+    /// dead, and so would the double ours. `None`: nothing is left; `Some(None)`: as it was.
     fn screen(&mut self, mut packet: Packet<'_>) -> Option<Option<Vec<u8>>> {
         let others_max = MEMBERS_MAX - 1;
+        let told = packet.members.len();
+        packet.members.retain(|member| !self.is_of_double(member.id()));
+        let doubled = packet.members.len() < told;
         if self.swim.iter_membership_state().len() + packet.members.len() < others_max {
-            return Some(None);
+            return if doubled { packet.write(self.codec).ok().map(Some) } else { Some(None) };
         }
         let mut known: BTreeSet<NodeId> =
             self.swim.iter_membership_state().map(|member| member.id().node).collect();
@@ -107,10 +119,10 @@ impl Gossip {
         }
         let before = packet.members.len();
         packet.members.retain(|member| admit(member.id().node));
-        if packet.members.len() == before {
+        if packet.members.len() == before && !doubled {
             return Some(None);
         }
-        self.counters.over_limit += 1;
+        self.counters.over_limit += u64::from(packet.members.len() < before);
         packet.write(self.codec).ok().map(Some)
     }
 
@@ -125,15 +137,6 @@ impl Gossip {
             State::Alive => false,
         };
         told || packet.members.iter().any(|member| member.id() == own && buries(member))
-    }
-
-    /// Notes it when a member that lives is heard with another life than the known one, but no later one.
-    fn note_double(&mut self, src: &Identity, now: Instant) {
-        let Some(row) = self.roster.get(src.node).filter(|row| row.standing.is_present()) else { return };
-        let (known, other) = (row.address, src.address);
-        if src.epoch <= row.epoch && known != other && self.doubles.heard(src.node, now) {
-            self.outputs.push_back(Output::Double { node: src.node, known, other });
-        }
     }
 
     fn contested(&mut self) {

@@ -183,11 +183,64 @@ fn a_member_does_not_dial_itself_twice() {
     let mut climb = Climb::new();
     let other_name = SocketAddr::from(([127, 0, 0, 1], 7443));
     climb.ladder.seeds(&[address(OWN), other_name], climb.now);
-    climb.ladder.hint(node(OWN), &[address(9)], climb.now);
+    climb.ladder.hint(node(OWN), &[address(OWN)], climb.now);
     let dials = climb.dials();
     assert_eq!(dials, [Dial { address: other_name, expect: None }]);
     assert_eq!(climb.end(dials[0], Answer::Member(node(OWN))), Verdict::Ourselves);
     assert_eq!(climb.ladder.next_wake(|_| false), None);
+}
+
+#[test]
+fn where_our_own_id_is_said_to_live_is_dialled_although_we_are_here() {
+    let mut climb = Climb::new();
+    climb.active.insert(node(OWN));
+    climb.ladder.alone(false);
+    climb.ladder.hint(node(OWN), &[address(9)], climb.now);
+    let dial = Dial { address: address(9), expect: Some(node(OWN)) };
+    assert_eq!(climb.dials(), [dial]);
+    assert_eq!(climb.end(dial, Answer::Double), Verdict::Double);
+    // Named again as often as it likes, it is dialled three times a minute.
+    let mut dials = 0;
+    for _ in 0..120 {
+        climb.pass(1);
+        climb.ladder.elsewhere(&[address(9)], climb.now);
+        for dial in climb.dials() {
+            dials += 1;
+            climb.end(dial, Answer::Double);
+        }
+    }
+    assert!((5..=8).contains(&dials), "{dials} dials");
+    // Nobody names it any more, and nobody is there.
+    assert!(!climb.moments(300).is_empty());
+    assert!(climb.ladder.places.is_empty());
+}
+
+#[test]
+fn our_own_id_is_looked_for_at_few_places_at_once() {
+    let mut climb = Climb::new();
+    for _ in 0..60 {
+        let many: Vec<_> = (10..250).map(address).collect();
+        climb.ladder.elsewhere(&many, climb.now);
+        assert!(climb.ladder.places.len() <= DOUBTS_MAX);
+        let dials = climb.dials();
+        assert!(dials.len() <= 1, "one after the other");
+        for dial in dials {
+            climb.end(dial, Answer::Nobody);
+        }
+        climb.pass(1);
+    }
+}
+
+#[test]
+fn a_place_where_we_were_is_dialled_again_after_we_moved() {
+    let mut climb = Climb::new();
+    climb.ladder.seeds(&[address(9)], climb.now);
+    let dials = climb.dials();
+    assert_eq!(climb.end(dials[0], Answer::Member(node(OWN))), Verdict::Ourselves);
+    climb.pass(60);
+    assert_eq!(climb.dials(), []);
+    climb.ladder.own_address(address(77));
+    assert_eq!(climb.dials(), dials);
 }
 
 #[test]
@@ -273,6 +326,7 @@ proptest! {
                     let answer = match n {
                         0 => Answer::Nobody,
                         11 => Answer::NoMember,
+                        10 => Answer::Double,
                         n => Answer::Member(node(n)),
                     };
                     climb.end(dial, answer);
@@ -283,7 +337,8 @@ proptest! {
             let alone = climb.active.is_empty();
             climb.ladder.alone(alone);
             for dial in climb.dials() {
-                prop_assert!(dial.expect.is_none_or(|node| !climb.active.contains(&node)));
+                let there = |n: NodeId| n != node(OWN) && climb.active.contains(&n);
+                prop_assert!(!dial.expect.is_some_and(there));
                 prop_assert!(dial.address != address(OWN));
                 prop_assert!(flying.iter().all(|other| other.address != dial.address));
                 let by_hint = !seeds.contains(&dial.address) && !remembered.contains(&dial.address);

@@ -137,6 +137,8 @@ pub(crate) struct Start<'a> {
     pub(crate) cluster: Option<ClusterId>,
     pub(crate) seeds: &'a [u8],
     pub(crate) mdns: bool,
+    /// The machine whose identity this one has: its disk is a copy.
+    pub(crate) copy_of: Option<u8>,
 }
 
 pub(crate) struct Member {
@@ -173,7 +175,7 @@ impl Floor {
         let config = self.config(n, start);
         let opened = Discovery::open(config)?;
         let epoch = opened.epoch();
-        let own = state(n, epoch);
+        let own = MemberState { node: node(start.copy_of.unwrap_or(n)), ..state(n, epoch) };
         let cable = Arc::new(Cable { network: Arc::clone(&self.network), own: Mutex::new(own.clone()) });
         self.network.listen(address(n), Listener { discovery: None, state: Some(own.clone()) });
         let discovery = opened.start(own.clone(), cable)?;
@@ -217,6 +219,9 @@ pub(crate) fn state(n: u8, epoch: u64) -> MemberState {
         load: LoadReport { running: 0, queued: 0, slots: 4 },
         models: vec![],
         certificate_expires: 0,
+        certificate_generation: 1,
+        trust: lineside_wire::TrustStamp::default(),
+        authority: false,
     }
 }
 
@@ -241,6 +246,13 @@ impl Member {
         let what = format!("{count} usable members");
         let usable = |view: &ClusterView| view.members.values().filter(|m| m.is_usable()).count() == count;
         self.sees(&what, usable).await;
+    }
+
+    /// Waits until the member has a double of a machine in its view, there or gone.
+    pub(crate) async fn sees_double(&self, of: u8, at: Option<u8>) {
+        let what = format!("a double of machine {of} at {at:?}");
+        let at = at.map(address);
+        self.sees(&what, |view| view.member(node(of)).is_some_and(|member| member.double == at)).await;
     }
 
     pub(crate) async fn sees_standing(&self, n: u8, standing: Standing) {

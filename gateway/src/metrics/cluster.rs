@@ -44,6 +44,21 @@ impl Snapshot {
         }
         Ok(())
     }
+
+    /// Writes how far the clocks of the members are ahead, where that was measured.
+    fn clocks(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "How far the member's clock was ahead of ours when it was last met";
+        let mut family =
+            encoder.encode_descriptor("lineside_clock_ahead_seconds", help, None, MetricType::Gauge)?;
+        for row in &self.members {
+            let Some(ahead_ms) = row.clock_ahead_ms else { continue };
+            let id = row.node.to_string();
+            let labels = [("node", id.as_str()), ("name", row.name.as_str())];
+            // Far below 2^53 milliseconds.
+            ConstGauge::new(ahead_ms as f64 / 1e3).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
 }
 
 impl Collector for Snapshot {
@@ -68,6 +83,7 @@ impl Collector for Snapshot {
         self.nodes(&mut encoder, calls, |row| row.calls)?;
         let failures =
             ("lineside_node_failures", "Calls of this door to the node that failed", MetricType::Counter);
-        self.nodes(&mut encoder, failures, |row| row.failures)
+        self.nodes(&mut encoder, failures, |row| row.failures)?;
+        self.clocks(&mut encoder)
     }
 }

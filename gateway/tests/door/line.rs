@@ -170,6 +170,8 @@ impl Cluster for Line {
             p95_us: Some(900),
             calls: 40,
             failures: 2,
+            clock_ahead_ms: None,
+            double: None,
         };
         let members = vec![row(PRESS, "press", "alive"), row(WELD, "weld", "down")];
         MembersResult { cluster: ClusterId::from_bytes([1; 16]), answered_by: PRESS, members }

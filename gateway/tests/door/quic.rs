@@ -40,7 +40,7 @@ struct Greets(Arc<Identity>);
 
 impl Presence for Greets {
     fn greeting(&self) -> Greeting {
-        Greeting { protocol: PROTOCOL_VERSION, cluster: self.0.cluster(), member: None }
+        Greeting { protocol: PROTOCOL_VERSION, cluster: self.0.cluster(), member: None, clock_ms: 0 }
     }
 
     fn met(&self, _peer: &PeerIdentity, _greeting: &Greeting, _remote: SocketAddr) {}

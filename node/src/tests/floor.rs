@@ -240,8 +240,11 @@ impl Presence for Greets {
             load: LoadReport::default(),
             models: Vec::new(),
             certificate_expires: 0,
+            certificate_generation: 1,
+            trust: lineside_wire::TrustStamp::default(),
+            authority: false,
         });
-        Greeting { protocol: PROTOCOL_VERSION, cluster: identity.cluster(), member }
+        Greeting { protocol: PROTOCOL_VERSION, cluster: identity.cluster(), member, clock_ms: 0 }
     }
 
     fn met(&self, _peer: &PeerIdentity, _greeting: &Greeting, _remote: SocketAddr) {}

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod clocks;
 mod commands;
 mod failing;
 mod forming;
@@ -13,3 +14,4 @@ mod serving;
 mod sharing;
 mod starting;
 mod strangers;
+mod trust;

@@ -68,15 +68,3 @@ async fn malformed_frames_end_their_stream_and_nothing_else() {
     let answer = add_by_http(&mut floor.http("door"), addends, &[]).await.unwrap();
     assert!(answer.added(addends).unwrap().right);
 }
-
-#[tokio::test]
-async fn a_call_that_its_role_does_not_allow_is_refused_and_the_connection_stays() {
-    let mut floor = Floor::empty(&["add"]).await;
-    floor.start_all([Plan::node("press")]).await;
-    let press = floor.member("press").address();
-    let program = Outsider::new(floor.identity(Role::Client));
-    let params = lineside_wire::ModelParams { model: "add".parse().unwrap(), version: None };
-    let refused = program.ask::<_, Empty>(press, method::MODELS_UNLOAD, &params).await.unwrap_err();
-    assert!(refused.contains("the role client may not call models.unload"), "{refused}");
-    let _: Empty = program.ask(press, method::PING, &Empty {}).await.unwrap();
-}

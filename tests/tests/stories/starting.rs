@@ -59,14 +59,14 @@ async fn a_taken_port_is_named_with_the_flag_that_chooses_another() {
 async fn an_expired_certificate_is_an_error_before_anybody_is_dialled() {
     let two_years_ago = SystemTime::now() - Duration::from_secs(2 * 365 * 24 * 3600);
     let ended = refused(|floor| Plan::node("odd").in_directory(data(floor, Role::Node, two_years_ago))).await;
-    ended.assert_failed(CONFIG, &["expired on", "lineside certs issue"]);
+    ended.assert_failed(CONFIG, &["expired on", "lineside token create"]);
 }
 
 #[tokio::test]
 async fn a_certificate_for_another_role_is_refused_with_the_one_that_is_needed() {
     for (role, plan) in [(Role::Gateway, Plan::node("odd")), (Role::Client, Plan::gateway("odd"))] {
         let ended = refused(|floor| plan.in_directory(data(floor, role, SystemTime::now()))).await;
-        ended.assert_failed(CONFIG, &[&format!("for the role {role}"), "lineside certs issue --role"]);
+        ended.assert_failed(CONFIG, &[&format!("for the role {role}"), "lineside token create --role"]);
     }
 }
 
@@ -83,6 +83,32 @@ async fn a_key_that_others_can_read_is_refused_with_the_fix() {
 }
 
 #[tokio::test]
+async fn a_directory_that_others_can_enter_is_refused_with_the_fix() {
+    for open in ["", "identity"] {
+        let ended = refused(|floor| {
+            let data = data(floor, Role::Node, SystemTime::now());
+            fs::set_permissions(data.join(open), fs::Permissions::from_mode(0o755)).unwrap();
+            Plan::node("odd").in_directory(data)
+        })
+        .await;
+        ended.assert_failed(CONFIG, &["chmod 700", open]);
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_trust_list_is_named_and_no_identity_is_made_anew() {
+    let ended = refused(|floor| {
+        let data = data(floor, Role::Node, SystemTime::now());
+        let list = data.join(IDENTITY_DIRECTORY).join("trust.bin");
+        let whole = fs::read(&list).unwrap();
+        fs::write(&list, &whole[..whole.len() / 2]).unwrap();
+        Plan::node("odd").in_directory(data)
+    })
+    .await;
+    ended.assert_failed(CONFIG, &["trust.bin", "damaged"]);
+}
+
+#[tokio::test]
 async fn without_an_identity_none_is_made_when_none_may_be_made() {
     let ended = refused(|floor| {
         let data = floor.path("fresh");
@@ -90,7 +116,7 @@ async fn without_an_identity_none_is_made_when_none_may_be_made() {
         Plan::node("odd").in_directory(data).flag("--no-init")
     })
     .await;
-    ended.assert_failed(CONFIG, &["holds no identity", "lineside certs issue"]);
+    ended.assert_failed(CONFIG, &["holds no identity", "lineside token create"]);
 }
 
 #[tokio::test]

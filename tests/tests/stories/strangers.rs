@@ -28,7 +28,7 @@ async fn a_node_of_another_cluster_is_refused_and_told_why() {
     let data = foreign(&floor, Role::Node);
     floor.start(Plan::node("stranger").in_directory(data)).await;
 
-    floor.member("stranger").logs(PATIENCE, &["different clusters", "lineside certs issue"]).await;
+    floor.member("stranger").logs(PATIENCE, &["different clusters", "lineside token create"]).await;
     floor.member("press").logs(PATIENCE, &["connection refused"]).await;
     let after = floor.seen_by("press").await.unwrap();
     assert_eq!(names(&after), names(&before));
@@ -113,28 +113,72 @@ async fn packets_that_make_no_sense_change_nothing() {
 }
 
 #[tokio::test]
-async fn two_members_with_one_identity_are_named_in_the_log() {
+async fn a_copied_disk_is_named_on_both_machines_and_on_a_third() {
     let mut floor = Floor::with_nodes(["press", "weld"]).await;
     let copy = floor.path("copy");
-    std::fs::create_dir_all(copy.join(IDENTITY_DIRECTORY)).unwrap();
-    for file in ["cert.pem", "key.pem", "ca.pem"] {
-        let name = std::path::Path::new(IDENTITY_DIRECTORY).join(file);
-        std::fs::copy(floor.member("weld").data().join(&name), copy.join(&name)).unwrap();
-    }
-    std::process::Command::new("chmod").args(["-R", "go-w"]).arg(&copy).status().unwrap();
+    copy_directory(floor.member("weld").data(), &copy);
     let weld = floor.member("weld").node();
     floor.start(Plan::node("copy").in_directory(copy)).await;
 
     let within = Duration::from_secs(30);
-    eventually("somebody names the two", within, async || {
+    let [first, second] = ["weld", "copy"].map(|name| floor.member(name).address().to_string());
+    for (name, other) in [("weld", &second), ("copy", &first)] {
+        floor
+            .member(name)
+            .logs(within, &["ERROR", "another machine has this machine's identity", other])
+            .await;
+    }
+    eventually("a third member names the two", within, async || {
         let logs = ["press", "door"].map(|name| floor.member(name).log());
         let named = logs.iter().flat_map(|log| log.lines()).any(|line| {
-            line.contains("ERROR") && line.contains("the same node id") && line.contains(&weld.to_string())
+            ["ERROR", "two machines have the same identity", &weld.to_string()]
+                .iter()
+                .all(|text| line.contains(text))
         });
         if named { Ok(()) } else { Err("not yet".to_owned()) }
     })
     .await;
+    let told = floor.lineside("weld", &["status"]).await;
+    assert!(told.stdout.contains("copy") && told.stdout.contains(&second), "{told:?}");
     still_alive(&floor, &["press", "door"]).await;
+}
+
+/// Copies a disk, as it is.
+fn copy_directory(from: &std::path::Path, to: &std::path::Path) {
+    let copied = std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+    assert!(copied.success());
+    std::fs::remove_dir_all(to.join("run")).unwrap();
+}
+
+#[tokio::test]
+async fn a_program_that_asks_for_what_is_not_its_roles_is_refused_and_goes_on() {
+    let mut floor = Floor::with_nodes(["press"]).await;
+    let program = Outsider::new(floor.identity(Role::Client));
+    let press = floor.member("press").address();
+    let model = lineside_wire::ModelParams { model: "add".parse().unwrap(), version: None };
+
+    let greeted = program.greet(press).await.unwrap();
+    for (method, asked) in [
+        (
+            method::MEMBER_STATE,
+            program.ask::<_, serde_json::Value>(press, method::MEMBER_STATE, &Empty {}).await,
+        ),
+        (method::MODELS_UNLOAD, program.ask(press, method::MODELS_UNLOAD, &model).await),
+        (method::ENROL_JOIN, program.ask(press, method::ENROL_JOIN, &Empty {}).await),
+    ] {
+        let refused = asked.unwrap_err();
+        let expected = if method == method::ENROL_JOIN { "METHOD_NOT_FOUND" } else { "PERMISSION_DENIED" };
+        assert!(refused.contains(expected), "{method}: {refused}");
+    }
+    let _: Empty = program.ask(press, method::PING, &Empty {}).await.unwrap();
+    assert_eq!(greeted.identity.node, floor.member("press").node());
+    floor
+        .sees("door", "press", "still has its model", |row| {
+            row.member.as_ref().is_some_and(|member| {
+                member.models.iter().all(|model| model.state == lineside_wire::ModelState::Ready)
+            })
+        })
+        .await;
 }
 
 /// The life of a member as its own list has it.

@@ -9,12 +9,17 @@ use lineside_wire::{
     Fault, FaultCode, FrameHead, FrameKind, Greeting, Health, InferParams, InferResult, LoadReport,
     MemberRow, MemberState, MembersResult, ModelInfo, ModelParams, ModelState, ModelVersion, ModelsResult,
     NodeId, PROTOCOL_VERSION, Parameter, PayloadBuilder, RequestId, Role, RunReport, Tensor, TensorSpec,
-    bytes_tensor, join_tensors, method,
+    TrustStamp, bytes_tensor, join_tensors, method,
 };
+
+pub(crate) mod trust;
 
 const CLUSTER: ClusterId = ClusterId::from_bytes([0xc1; 16]);
 const PRESS: NodeId = NodeId::from_bytes([0xa1; 16]);
 const DOOR: NodeId = NodeId::from_bytes([0xb2; 16]);
+
+/// The clock of those who greet, in milliseconds: 2026-11-24 10:07 UTC.
+const CLOCK_MS: u64 = 1_795_514_820_000;
 
 /// The examples of the document, in its order: well-formed frames.
 pub(crate) fn examples() -> Vec<(&'static str, Vec<u8>)> {
@@ -71,6 +76,10 @@ pub(crate) fn examples() -> Vec<(&'static str, Vec<u8>)> {
             ])),
         ),
         ("refusal", flat(EncodedFrame::error(None, &unread, None))),
+        ("trust-request", flat(request(6, method::TRUST_GET, &Empty {}))),
+        ("trust-response", flat(response(6, &trust::signed(&trust::rotating())))),
+        ("join-request", flat(request(1, method::ENROL_JOIN, &trust::join()))),
+        ("join-response", flat(response(1, &trust::joined()))),
     ]
 }
 
@@ -152,6 +161,11 @@ pub(crate) fn further() -> Vec<(&'static str, Vec<u8>)> {
         ("status-response", flat(response(9, &status))),
         ("member-state-response", flat(response(10, &state()))),
         ("members-response", flat(response(11, &members(true)))),
+        ("renew-request", flat(request(12, method::CERTS_RENEW, &trust::renew()))),
+        ("renew-response", flat(response(12, &trust::renewed()))),
+        ("join-of-a-client", flat(request(1, method::ENROL_JOIN, &trust::join_of_a_client()))),
+        ("join-refused", flat(EncodedFrame::error(Some(RequestId(1)), &trust::refusal(), None))),
+        ("join-too-often", flat(EncodedFrame::error(Some(RequestId(1)), &trust::too_often(), None))),
     ]
 }
 
@@ -187,7 +201,7 @@ const fn load(queued: u32) -> LoadReport {
 
 /// What a client says of itself.
 fn guest() -> Greeting {
-    Greeting { protocol: PROTOCOL_VERSION, cluster: CLUSTER, member: None }
+    Greeting { protocol: PROTOCOL_VERSION, cluster: CLUSTER, member: None, clock_ms: CLOCK_MS }
 }
 
 /// What a gateway says of itself.
@@ -205,9 +219,12 @@ fn host() -> Greeting {
         draining: false,
         load: LoadReport::default(),
         models: Vec::new(),
-        certificate_expires: 1_798_761_600,
+        certificate_expires: 1_796_724_420,
+        certificate_generation: 2,
+        trust: TrustStamp { number: 4, hash: trust::ROTATING_HASH },
+        authority: true,
     };
-    Greeting { protocol: PROTOCOL_VERSION, cluster: CLUSTER, member: Some(member) }
+    Greeting { protocol: PROTOCOL_VERSION, cluster: CLUSTER, member: Some(member), clock_ms: CLOCK_MS + 20 }
 }
 
 /// A node with a model of each kind of state.
@@ -242,7 +259,10 @@ fn state() -> MemberState {
             model("add", ModelState::Ready, None),
             model("weld", ModelState::Unavailable, Some("damaged")),
         ],
-        certificate_expires: 1_798_761_600,
+        certificate_expires: 1_796_724_420,
+        certificate_generation: 1,
+        trust: TrustStamp { number: u64::MAX, hash: 7 },
+        authority: false,
     }
 }
 
@@ -259,6 +279,8 @@ fn members(long: bool) -> MembersResult {
         p95_us: Some(1800),
         calls: 64,
         failures: 0,
+        clock_ahead_ms: long.then_some(-1_500),
+        double: long.then(|| "192.168.1.77:7443".parse().unwrap()),
     };
     MembersResult { cluster: CLUSTER, answered_by: DOOR, members: vec![row] }
 }

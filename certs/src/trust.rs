@@ -1,0 +1,399 @@
+//! Whom this process trusts: authorities and what they took back, verified.
+//!
+//! A list comes from the own disk ([`Trust::own`]) or from a peer ([`Trust::succeed`]); the second has to be signed by an
+//! authority that is trusted already, and nothing in it may be older than what is known. What a peer tells is therefore
+//! never worth more than what the authority signed, and an old list that is told again changes nothing.
+
+mod crl;
+
+use std::collections::BTreeSet;
+
+use aws_lc_rs::signature;
+use lineside_wire::{
+    AUTHORITIES_MAX, ClusterId, NodeId, REVOKED_MAX, SignedTrust, TrustList, TrustStamp, TrustedAuthority,
+};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
+use serde::Deserialize as _;
+
+use crate::{
+    PeerIdentity, Refusal,
+    names::{generation_of, parse_cluster_uri},
+    pem,
+    x509::{Facts, sha256},
+};
+
+/// Longest document of a trust list, in bytes: two authorities with as many revocations as there can be have half of it.
+const DOCUMENT_BYTES_MAX: usize = 1 << 20;
+
+/// Deepest nesting of a trust list's document; it needs three levels.
+const DEPTH_MAX: usize = 8;
+
+/// A verified trust list. Immutable: a newer one takes its place.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    pub(crate) cluster: ClusterId,
+    pub(crate) stamp: TrustStamp,
+    pub(crate) issuing: u32,
+    pub(crate) roots: Vec<Root>,
+    pub(crate) revoked_nodes: BTreeSet<NodeId>,
+    pub(crate) signed: Option<SignedTrust>,
+}
+
+/// An authority and what it took back.
+#[derive(Clone, Debug)]
+pub(crate) struct Root {
+    pub(crate) generation: u32,
+    pub(crate) certificate: CertificateDer<'static>,
+    pub(crate) crl: Option<CertificateRevocationListDer<'static>>,
+    pub(crate) crl_number: u64,
+    /// Serial numbers, lower-case hexadecimal as in [`PeerIdentity::serial`].
+    pub(crate) revoked: BTreeSet<String>,
+    /// The bytes of its public key.
+    public_key: Vec<u8>,
+}
+
+/// What a trust list says of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is one of us.
+    Trusted,
+    /// Its certificate or its node id was revoked.
+    Revoked,
+    /// The authority that signed its certificate is not trusted any longer.
+    UnknownAuthority,
+}
+
+impl Verdict {
+    /// What a peer is told that may not stay; `None` for one that may.
+    #[must_use]
+    pub const fn refusal(self) -> Option<Refusal> {
+        match self {
+            Self::Trusted => None,
+            Self::Revoked => Some(Refusal::Revoked),
+            Self::UnknownAuthority => Some(Refusal::RetiredAuthority),
+        }
+    }
+}
+
+/// Why a trust list is not taken. The one before it stays in force.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TrustError {
+    /// It cannot be read, or does not hold what it must.
+    #[error("the trust list is damaged ({0}): have it sent again, or restore the file")]
+    Damaged(String),
+    /// It is another cluster's.
+    #[error("the trust list is of the cluster {found}, this machine belongs to {own}")]
+    OtherCluster {
+        /// Whose it is.
+        found: ClusterId,
+        /// Ours.
+        own: ClusterId,
+    },
+    /// There is a newer one here.
+    #[error("the trust list has the number {number}, and {known} is known: an older one is never taken back")]
+    Older {
+        /// Its number.
+        number: u64,
+        /// The number in force.
+        known: u64,
+    },
+    /// It has the number of the one in force. With another content, two machines with the authority's key have each
+    /// changed something; they merge it and publish a higher number.
+    #[error("a trust list with the number {0} is in force already")]
+    SameNumber(u64),
+    /// No authority that is trusted has signed it.
+    #[error(
+        "no authority that this machine trusts has signed the trust list: it was changed on its way, or this machine \
+         missed a whole rotation of the authority and has to join again"
+    )]
+    NotSigned,
+    /// It is new and brings an old revocation list along, which would undo a revocation.
+    #[error(
+        "the trust list has the revocation list {number} of the authority g{generation}, and {known} is known: what \
+         was revoked stays revoked"
+    )]
+    OlderCrl {
+        /// Whose revocation list.
+        generation: u32,
+        /// Its number.
+        number: u64,
+        /// The number in force.
+        known: u64,
+    },
+    /// The key of an authority would change without a rotation.
+    #[error(
+        "the trust list has another key for the authority g{0} than the one that is known: have two machines with the \
+         authority's key each begun a rotation?"
+    )]
+    OtherAuthority(u32),
+}
+
+impl Trust {
+    /// Trust in these authorities and nothing revoked, under number 0: what an identity without a trust list has.
+    ///
+    /// # Errors
+    /// A certificate is no cluster's authority, or they are of different clusters.
+    pub fn bare(authorities: Vec<CertificateDer<'static>>) -> Result<Self, TrustError> {
+        check_count(authorities.len())?;
+        let mut cluster = None;
+        let mut roots = Vec::new();
+        for certificate in authorities {
+            let (of, root) = Root::bare(certificate)?;
+            match *cluster.get_or_insert(of) {
+                own if own == of => roots.push(root),
+                own => return Err(TrustError::OtherCluster { found: of, own }),
+            }
+        }
+        roots.sort_by_key(|root| root.generation);
+        check_order(&roots)?;
+        let cluster = cluster.expect("there is at least one authority");
+        let issuing = roots.last().map_or(0, |root| root.generation);
+        let (stamp, revoked_nodes) = (TrustStamp::default(), BTreeSet::new());
+        Ok(Self { cluster, stamp, issuing, roots, revoked_nodes, signed: None })
+    }
+
+    /// Reads a list that is trusted for where it came from (the own disk, an enrolment): it has to be whole and
+    /// signed by one of its own authorities.
+    ///
+    /// # Errors
+    /// It is damaged.
+    pub fn own(signed: &SignedTrust) -> Result<Self, TrustError> {
+        let list = decode(signed)?;
+        let trust = Self::read(list, signed)?;
+        match trust.has_signed(signed) {
+            true => Ok(trust),
+            false => Err(TrustError::NotSigned),
+        }
+    }
+
+    /// Takes over a list that a peer told: of the same cluster, with a higher number, signed by an authority that is
+    /// trusted now, and with no CRL older than the one that is known.
+    ///
+    /// # Errors
+    /// It is not so. A list with the present number is [`TrustError`] too.
+    pub fn succeed(&self, signed: &SignedTrust) -> Result<Self, TrustError> {
+        let list = decode(signed)?;
+        if list.cluster != self.cluster {
+            return Err(TrustError::OtherCluster { found: list.cluster, own: self.cluster });
+        }
+        match list.number.cmp(&self.stamp.number) {
+            std::cmp::Ordering::Less => {
+                return Err(TrustError::Older { number: list.number, known: self.stamp.number });
+            }
+            std::cmp::Ordering::Equal => return Err(TrustError::SameNumber(list.number)),
+            std::cmp::Ordering::Greater => {}
+        }
+        // The signature comes before the certificates in it are looked at: a stranger's are nobody's concern.
+        if !self.has_signed(signed) {
+            return Err(TrustError::NotSigned);
+        }
+        let next = Self::read(list, signed)?;
+        for known in &self.roots {
+            let Some(root) = next.root(known.generation) else { continue };
+            if root.public_key != known.public_key {
+                return Err(TrustError::OtherAuthority(known.generation));
+            }
+            if root.crl_number < known.crl_number {
+                let (generation, number) = (root.generation, root.crl_number);
+                return Err(TrustError::OlderCrl { generation, number, known: known.crl_number });
+            }
+        }
+        Ok(next)
+    }
+
+    /// What members tell each other of this list.
+    #[must_use]
+    pub const fn stamp(&self) -> TrustStamp {
+        self.stamp
+    }
+
+    /// The cluster.
+    #[must_use]
+    pub const fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// Generation of the authority that signs new certificates.
+    #[must_use]
+    pub const fn issuing(&self) -> u32 {
+        self.issuing
+    }
+
+    /// How many certificates are revoked by their serial number.
+    #[must_use]
+    pub fn revoked_certificates(&self) -> usize {
+        self.roots.iter().map(|root| root.revoked.len()).sum()
+    }
+
+    /// The list to pass on; `None` for [`Trust::bare`].
+    #[must_use]
+    pub const fn signed(&self) -> Option<&SignedTrust> {
+        self.signed.as_ref()
+    }
+
+    /// Whether a peer may stay. Says nothing about who signed its certificate: the handshake has checked that.
+    ///
+    /// A generation above the newest that is known here is trusted: the handshake took it because an authority that is
+    /// known signed that generation's own key, in a rotation of which this process has not heard yet.
+    #[must_use]
+    pub fn judge(&self, peer: &PeerIdentity) -> Verdict {
+        let newest = self.roots.last().map_or(0, |root| root.generation);
+        match self.root(peer.generation) {
+            _ if peer.cluster != self.cluster => Verdict::UnknownAuthority,
+            _ if self.revoked_nodes.contains(&peer.node) => Verdict::Revoked,
+            Some(root) if root.revoked.contains(&peer.serial) => Verdict::Revoked,
+            Some(_) => Verdict::Trusted,
+            None if newest < peer.generation => Verdict::Trusted,
+            None => Verdict::UnknownAuthority,
+        }
+    }
+
+    /// The authorities' certificates, PEM, oldest first: what `ca.pem` holds.
+    #[must_use]
+    pub fn authorities_pem(&self) -> String {
+        pem::certificates(self.roots.iter().map(|root| &root.certificate))
+    }
+
+    /// Whether the authority with this SHA-256 of its SPKI, as tokens name it, is one of those trusted here.
+    #[must_use]
+    pub fn has_authority(&self, spki_sha256: &[u8; 32]) -> bool {
+        let facts = self.roots.iter().filter_map(|root| Facts::of(&root.certificate).ok());
+        facts.map(|facts| facts.spki_sha256).any(|hash| hash == *spki_sha256)
+    }
+
+    /// The authority of a generation.
+    fn root(&self, generation: u32) -> Option<&Root> {
+        self.roots.iter().find(|root| root.generation == generation)
+    }
+
+    /// Whether one of the authorities that are trusted here has signed.
+    fn has_signed(&self, signed: &SignedTrust) -> bool {
+        let bytes = signed_bytes(&signed.document);
+        signed.signatures.iter().any(|signature| {
+            self.root(signature.generation).is_some_and(|root| root.has_signed(&bytes, &signature.signature))
+        })
+    }
+
+    /// Checks what a list holds. Who signed it is the caller's question.
+    fn read(list: TrustList, signed: &SignedTrust) -> Result<Self, TrustError> {
+        check_count(list.authorities.len())?;
+        let cluster = list.cluster;
+        let roots = list
+            .authorities
+            .into_iter()
+            .map(|one| Root::read(one, cluster))
+            .collect::<Result<Vec<_>, _>>()?;
+        check_order(&roots)?;
+        if list.number == 0 {
+            return Err(TrustError::Damaged("it has the number 0".to_owned()));
+        }
+        if !roots.iter().any(|root| root.generation == list.issuing) {
+            let text = format!("the authority g{} is to sign and is not in it", list.issuing);
+            return Err(TrustError::Damaged(text));
+        }
+        if REVOKED_MAX < list.revoked_nodes.len() {
+            return Err(TrustError::Damaged(format!("it revokes more than {REVOKED_MAX} nodes")));
+        }
+        let stamp = TrustStamp { number: list.number, hash: hash(&signed.document) };
+        let (issuing, revoked_nodes) = (list.issuing, list.revoked_nodes.into_iter().collect());
+        Ok(Self { cluster, stamp, issuing, roots, revoked_nodes, signed: Some(signed.clone()) })
+    }
+}
+
+impl Root {
+    /// An authority of which no revocation list is known.
+    fn bare(certificate: CertificateDer<'static>) -> Result<(ClusterId, Self), TrustError> {
+        let damaged = |text: &str| TrustError::Damaged(text.to_owned());
+        let facts = Facts::of(&certificate).map_err(|error| TrustError::Damaged(error.to_string()))?;
+        let cluster = facts.only_uri().ok().and_then(parse_cluster_uri).filter(|_| facts.is_authority);
+        let cluster = cluster.ok_or_else(|| damaged("a certificate in it is not a cluster's authority's"))?;
+        if !facts.is_self_issued {
+            return Err(damaged("the certificate of an authority in it was signed by another one"));
+        }
+        let generation = generation_of(&facts.subject)
+            .ok_or_else(|| damaged("an authority in it has no generation in its name"))?;
+        let public_key = facts.public_key;
+        let (crl, crl_number, revoked) = (None, 0, BTreeSet::new());
+        Ok((cluster, Self { generation, certificate, crl, crl_number, revoked, public_key }))
+    }
+
+    /// An authority as it stands in a list.
+    fn read(told: TrustedAuthority, cluster: ClusterId) -> Result<Self, TrustError> {
+        let (found, root) = Self::bare(told.certificate.into_vec().into())?;
+        if found != cluster {
+            return Err(TrustError::OtherCluster { found, own: cluster });
+        }
+        if root.generation != told.generation {
+            let text = format!("g{} is called g{} in its certificate", told.generation, root.generation);
+            return Err(TrustError::Damaged(text));
+        }
+        let told = told.crl.into_vec();
+        let crl = crl::read(&told, &root.certificate).map_err(|reason| {
+            TrustError::Damaged(format!("the revocation list of g{}: {reason}", root.generation))
+        })?;
+        if !root.has_signed(&crl.signed, &crl.signature) {
+            let text = format!("the revocation list of g{} is not signed by it", root.generation);
+            return Err(TrustError::Damaged(text));
+        }
+        Ok(Self { crl: Some(told.into()), crl_number: crl.number, revoked: crl.serials, ..root })
+    }
+
+    /// Whether this authority's key made a signature.
+    fn has_signed(&self, bytes: &[u8], signature: &[u8]) -> bool {
+        let key = signature::UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_ASN1, &self.public_key);
+        key.verify(bytes, signature).is_ok()
+    }
+}
+
+fn check_count(authorities: usize) -> Result<(), TrustError> {
+    match authorities {
+        1..=AUTHORITIES_MAX => Ok(()),
+        other => {
+            Err(TrustError::Damaged(format!("it has {other} authorities, there are 1 to {AUTHORITIES_MAX}")))
+        }
+    }
+}
+
+fn check_order(roots: &[Root]) -> Result<(), TrustError> {
+    match roots.is_sorted_by(|older, newer| older.generation < newer.generation) {
+        true => Ok(()),
+        false => Err(TrustError::Damaged("its authorities are not in the order of their age".to_owned())),
+    }
+}
+
+/// Reads the document of a list, all of it and nothing behind it.
+fn decode(signed: &SignedTrust) -> Result<TrustList, TrustError> {
+    if DOCUMENT_BYTES_MAX < signed.document.len() {
+        return Err(TrustError::Damaged(format!("it is longer than {DOCUMENT_BYTES_MAX} bytes")));
+    }
+    if AUTHORITIES_MAX < signed.signatures.len() {
+        return Err(TrustError::Damaged(format!("it has more than {AUTHORITIES_MAX} signatures")));
+    }
+    let mut rest = &signed.document[..];
+    let mut decoder = rmp_serde::Deserializer::new(&mut rest);
+    decoder.set_max_depth(DEPTH_MAX);
+    let list =
+        TrustList::deserialize(&mut decoder).map_err(|error| TrustError::Damaged(error.to_string()))?;
+    match rest.len() {
+        0 => Ok(list),
+        more => Err(TrustError::Damaged(format!("{more} bytes follow it"))),
+    }
+}
+
+/// The first eight bytes of a document's SHA-256.
+fn hash(document: &[u8]) -> u64 {
+    u64::from_be_bytes(*sha256(document).first_chunk().expect("SHA-256 has 32 bytes"))
+}
+
+/// The bytes that an authority signs for a trust list's document.
+pub(crate) fn signed_bytes(document: &[u8]) -> Vec<u8> {
+    [b"lineside trust list v1\0", document].concat()
+}
+
+/// Writes a list as the document that is signed.
+pub(crate) fn encode(list: &TrustList) -> Vec<u8> {
+    rmp_serde::to_vec_named(list).expect("a trust list can be written")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,233 @@
+//! How machines become members, how their certificates change under load, and how they are shown the door.
+
+use std::{fs, time::Duration};
+
+use lineside_mesh::DialError;
+use lineside_tests::{Floor, Http, Outsider, PATIENCE, Plan, eventually};
+use lineside_wire::{Empty, MemberRow, MembersResult, Role, method};
+
+/// Revocation reaches every member within this.
+const REVOKED_WITHIN: Duration = Duration::from_secs(5);
+
+/// A life of certificates in which a story can see several: they are renewed after some 8 to 10 s.
+const SHORT_LIFE: &str = "20s";
+
+fn founder() -> Plan {
+    Plan::up("office")
+}
+
+#[tokio::test]
+async fn the_printed_line_is_all_that_a_second_machine_needs() {
+    let mut floor = Floor::founded(&["add"], founder()).await;
+    let token = floor.member("office").printed_token().await;
+    // No seed and no mDNS: what the line says is where the cluster is.
+    floor.start(Plan::node("weld").set("member.seeds", "").joining(&token)).await;
+    floor.formed().await;
+
+    let again = floor.fails(Plan::node("paint").set("member.seeds", "").joining(&token)).await;
+    assert_ne!(again.code, Some(0), "a token was used twice");
+    assert!(again.stderr.contains("lineside token create"), "{}", again.stderr);
+    assert!(!floor.path("paint").join("identity").exists(), "a refused machine has an identity");
+    // The flag may stay, in a service's unit say: the machine is a member already.
+    floor.member_mut("weld").kill();
+    floor.restart("weld").await;
+    floor.formed().await;
+}
+
+#[tokio::test]
+async fn tokens_outlive_the_holder_of_the_key_and_fit_one_role() {
+    let mut floor = Floor::founded(&["add"], founder()).await;
+    let token = floor.token("office", Role::Gateway, &[]).await;
+    floor.member_mut("office").kill();
+    floor.restart("office").await;
+
+    let wrong = floor.fails(Plan::node("weld").joining(&token)).await;
+    assert!(wrong.stderr.contains("role"), "{}", wrong.stderr);
+    floor.start(Plan::gateway("door").joining(&token)).await;
+    floor.formed().await;
+}
+
+#[tokio::test]
+async fn a_token_of_another_cluster_is_refused_by_the_joiner_itself() {
+    let floor = Floor::founded(&["add"], founder()).await;
+    let other =
+        lineside_certs::Authority::create(&floor.path("other"), "other", std::time::SystemTime::now())
+            .unwrap();
+    let order =
+        lineside_certs::TokenOrder { role: Role::Node, name: None, lifetime: lineside_certs::TOKEN_LIFETIME };
+    let token = other.create_token(&order, std::time::SystemTime::now()).unwrap();
+    let token = token.at(vec![floor.member("office").address().to_string()]).to_string();
+
+    let refused = floor.fails(Plan::node("weld").joining(&token)).await;
+    assert!(refused.stderr.contains("fingerprint"), "{}", refused.stderr);
+    let audit = fs::read_to_string(floor.member("office").data().join("ca/audit.jsonl")).unwrap();
+    assert!(!audit.contains("token_refused"), "the joiner sent something: {audit}");
+}
+
+#[tokio::test]
+async fn a_machine_that_no_network_reaches_joins_by_files() {
+    let mut floor = Floor::founded(&["add"], founder()).await;
+    let data = floor.path("weld");
+    let [request, answer] = ["request.pem", "answer.pem"].map(|name| floor.path(name).display().to_string());
+    let asked = floor.lineside_in(&data, &["certs", "request", "--name", "weld", "--out", &request]).await;
+    assert_eq!(asked.code, Some(0), "{}", asked.stderr);
+    let sign = ["certs", "sign", &request, "--role", "node", "--name", "weld", "--out", &answer];
+    let signed = floor.lineside("office", &sign).await;
+    assert_eq!(signed.code, Some(0), "{}", signed.stderr);
+    for file in [&request, &answer] {
+        assert!(!fs::read_to_string(file).unwrap().contains("PRIVATE KEY"), "a key is on the stick");
+    }
+    let installed = floor.lineside_in(&data, &["certs", "install", &answer]).await;
+    assert_eq!(installed.code, Some(0), "{}", installed.stderr);
+
+    floor.start(Plan::node("weld").in_directory(data)).await;
+    floor.formed().await;
+}
+
+#[tokio::test]
+async fn a_revoked_node_is_out_within_five_seconds_and_nothing_is_lost() {
+    let mut floor = Floor::founded(&["add"], founder()).await;
+    floor.join_all("office", [Plan::node("weld"), Plan::node("paint"), Plan::gateway("door")]).await;
+    let load = floor.load(4, 4).await;
+    let weld = floor.member("weld").node();
+    load.answers_of(weld, 20).await;
+
+    let revoked = floor.lineside("office", &["certs", "revoke", "weld"]).await;
+    assert_eq!(revoked.code, Some(0), "{}", revoked.stderr);
+    for name in ["office", "paint", "door"] {
+        let what = format!("{name} has closed its connection with weld");
+        eventually(&what, REVOKED_WITHIN, async || {
+            let log = floor.member(name).log();
+            let closed = log.lines().any(|line| line.contains("revoked") && line.contains(&weld.to_string()));
+            if closed { Ok(()) } else { Err("not yet".to_owned()) }
+        })
+        .await;
+    }
+    let before = load.tally();
+    load.answers(100).await;
+    let tally = load.end().await;
+    tally.assert_nothing_lost();
+    assert_eq!(tally.by(weld), before.by(weld), "a revoked node answered");
+
+    // Not by coming back either.
+    floor.member_mut("weld").kill();
+    floor.restart("weld").await;
+    floor.member("weld").logs(PATIENCE, &["revoked"]).await;
+    floor.sees("paint", "weld", "takes no part", |row| row.state != "alive").await;
+}
+
+#[tokio::test]
+async fn a_live_connection_of_a_revoked_program_is_closed_and_none_is_made_again() {
+    let mut floor = Floor::founded(&["add"], founder()).await;
+    let identity = floor.identity(Role::Client);
+    let program = Outsider::new(std::sync::Arc::clone(&identity));
+    let office = floor.member("office").address();
+    let _: Empty = program.ask(office, method::PING, &Empty {}).await.unwrap();
+
+    let revoked = floor.lineside("office", &["certs", "revoke", &identity.holder().serial]).await;
+    assert_eq!(revoked.code, Some(0), "{}", revoked.stderr);
+    let refused = eventually("the program is shut out", REVOKED_WITHIN, async || {
+        match program.ask::<_, Empty>(office, method::PING, &Empty {}).await {
+            Ok(_) => Err("it is still served".to_owned()),
+            Err(error) => Ok(error),
+        }
+    });
+    refused.await;
+    let refused =
+        eventually("the refusal names its reason", PATIENCE, async || match program.greet(office).await {
+            Err(DialError::Resting { .. }) => Err("it has to wait before it may dial again".to_owned()),
+            Err(error) => Ok(error.to_string()),
+            Ok(_) => panic!("a revoked program came in again"),
+        })
+        .await;
+    assert!(refused.contains("revoked"), "{refused}");
+}
+
+#[tokio::test]
+async fn certificates_renew_under_load_also_after_a_rest_of_the_authority() {
+    let mut floor = Floor::founded(&["add"], founder().set("certs.member_lifetime", SHORT_LIFE)).await;
+    floor.join_all("office", [Plan::node("weld"), Plan::node("paint"), Plan::gateway("door")]).await;
+    let load = floor.load(50, 50).await;
+    let first = expiry(&floor, "weld").await;
+    let second = renewed_after(&floor, "weld", first).await;
+    renewed_after(&floor, "weld", second).await;
+
+    floor.member_mut("office").kill();
+    let mut http = floor.http("door");
+    eventually("two renewals have failed", PATIENCE, async || {
+        let failed = metric(&mut http, "lineside_certificate_renewals_total{result=\"failed\"}").await?;
+        if 2.0 <= failed { Ok(()) } else { Err(format!("{failed} failed")) }
+    })
+    .await;
+    load.answers(50).await;
+    floor.restart("office").await;
+    let last = expiry(&floor, "weld").await;
+    renewed_after(&floor, "weld", last).await;
+    load.answers(50).await;
+    load.end().await.assert_nothing_lost();
+}
+
+#[tokio::test]
+async fn the_authority_is_rotated_under_load_and_a_machine_that_was_off_follows() {
+    let mut floor = Floor::founded(&["add"], founder().set("certs.member_lifetime", "120s")).await;
+    floor.join_all("office", [Plan::node("weld"), Plan::node("paint"), Plan::gateway("door")]).await;
+    let load = floor.load(4, 4).await;
+    load.answers(20).await;
+    floor.member_mut("paint").kill();
+
+    let started = floor.lineside("office", &["certs", "rotate-ca", "start"]).await;
+    assert_eq!(started.code, Some(0), "{}", started.stderr);
+    for name in ["office", "weld", "door"] {
+        floor.sees("door", name, "is of the second generation", |row| generation(row) == 2).await;
+    }
+    let early = floor.lineside("office", &["certs", "rotate-ca", "finish"]).await;
+    early.assert_failed(1, &["paint", "--force"]);
+
+    floor.restart("paint").await;
+    floor.sees("door", "paint", "is of the second generation", |row| generation(row) == 2).await;
+    load.answers_of(floor.member("paint").node(), 20).await;
+    load.end().await.assert_nothing_lost();
+
+    // By force: those who watch and call for this test have certificates of the first generation, which nobody renews.
+    let finished = floor.lineside("office", &["certs", "rotate-ca", "finish", "--force"]).await;
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    // The identities of this test are of the first generation, too: from here on the office itself is asked.
+    let token = floor.token("office", Role::Node, &[]).await;
+    floor.start(Plan::node("lathe").joining(&token)).await;
+    eventually("all five are alive, of the second generation", PATIENCE, async || {
+        let told = floor.lineside("office", &["members", "-o", "json"]).await;
+        let list: MembersResult =
+            serde_json::from_str(&told.stdout).map_err(|error| format!("{error}: {told:?}"))?;
+        let good = |row: &&MemberRow| row.state == "alive" && generation(row) == 2;
+        match list.members.iter().filter(good).count() {
+            5 => Ok(()),
+            _ => Err(format!("{:?}", list.members)),
+        }
+    })
+    .await;
+}
+
+fn generation(row: &MemberRow) -> u32 {
+    row.member.as_ref().map_or(0, |member| member.certificate_generation)
+}
+
+/// When a member's certificate ends, as the office sees it.
+async fn expiry(floor: &Floor, name: &str) -> u64 {
+    let row = floor.sees("door", name, "says when its certificate ends", |row| row.member.is_some()).await;
+    row.member.map_or(0, |member| member.certificate_expires)
+}
+
+/// Waits for a later certificate of a member.
+async fn renewed_after(floor: &Floor, name: &str, before: u64) -> u64 {
+    let later =
+        |row: &MemberRow| row.member.as_ref().is_some_and(|member| before < member.certificate_expires);
+    floor.sees("door", name, "has a new certificate", later).await;
+    expiry(floor, name).await
+}
+
+/// One value of a door's metrics.
+async fn metric(http: &mut Http, name: &str) -> Result<f64, String> {
+    let text = http.get("/metrics").await.map_err(|error| error.to_string())?.text();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).ok_or(format!("no {name} in {text}"))?;
+    line.trim().parse().map_err(|error| format!("{line}: {error}"))
+}
