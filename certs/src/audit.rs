@@ -1,7 +1,8 @@
 //! The authority's diary: one JSON object per line for everything that was made, refused or taken back.
 //!
-//! A line is on the disk before what it tells of is told to anybody. Nothing in it is secret: tokens are named by their
-//! public part. Each line is also an event of the `tracing` target `audit`.
+//! A line is on the disk before what it tells of is told to anybody. Of refusals, which anybody can cause, it is only on
+//! its way there, and not every one has its line: see [`refusals`](crate::authority). Nothing in it is secret: tokens are
+//! named by their public part. Each line is also an event of the `tracing` target `audit`.
 
 use std::{
     fs::{File, OpenOptions},
@@ -75,6 +76,9 @@ pub(crate) struct Line {
     pub(crate) from: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
+    /// How many refusals of the same kind before this one have no line of their own.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) left_out: u64,
     /// What a request asked for and did not get.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) ignored: Vec<String>,
@@ -97,10 +101,16 @@ impl Line {
             ends: None,
             from: None,
             reason: None,
+            left_out: 0,
             ignored: Vec::new(),
             trust: None,
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 #[derive(Serialize)]
@@ -112,8 +122,18 @@ struct Dated<'a> {
 
 /// Appends lines to the diary in `directory`, and waits until they are on the disk.
 pub(crate) fn append(directory: &Path, lines: &[Line], now: SystemTime) -> io::Result<()> {
+    write(directory, lines, now)?.map_or(Ok(()), |file| file.sync_all())
+}
+
+/// As [`append`], without waiting for the disk: nobody gains anything from what they tell of.
+pub(crate) fn note(directory: &Path, lines: &[Line], now: SystemTime) -> io::Result<()> {
+    write(directory, lines, now).map(drop)
+}
+
+/// Gives the file, when there was anything to write.
+fn write(directory: &Path, lines: &[Line], now: SystemTime) -> io::Result<Option<File>> {
     if lines.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let at = rfc3339(now);
     let texts: Vec<String> = lines
@@ -131,11 +151,10 @@ pub(crate) fn append(directory: &Path, lines: &[Line], now: SystemTime) -> io::R
         bytes.insert(0, '\n');
     }
     file.write_all(bytes.as_bytes())?;
-    file.sync_all()?;
-    for (line, text) in lines.iter().zip(&texts) {
-        tracing::info!(target: "audit", event = ?line.event, line = %text, "audit");
+    for text in &texts {
+        tracing::info!(target: "audit", line = %text, "audit");
     }
-    Ok(())
+    Ok(Some(file))
 }
 
 fn open(directory: &Path) -> io::Result<File> {

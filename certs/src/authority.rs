@@ -15,6 +15,7 @@ mod files;
 mod keys;
 mod kinds;
 mod publish;
+mod refusals;
 mod registry;
 mod transaction;
 
@@ -49,6 +50,7 @@ use crate::{
 };
 use files::Files;
 use keys::Held;
+use refusals::Refusals;
 use registry::Registry;
 
 /// Longest name of a cluster or a member, in bytes: X.509's own limit for a common name.
@@ -68,6 +70,7 @@ pub struct Authority {
     /// Kept for the keys of generations that begin while this process runs.
     passphrase: Mutex<Option<Zeroizing<String>>>,
     held: ArcSwap<Held>,
+    refusals: Mutex<Refusals>,
 }
 
 impl std::fmt::Debug for Authority {
@@ -157,6 +160,7 @@ impl Authority {
             lifetimes,
             passphrase: Mutex::default(),
             held: ArcSwap::from_pointee(held),
+            refusals: Mutex::default(),
         };
         // For keys in the clear, what was typed is no passphrase.
         authority.keep_passphrase(if Self::is_locked(directory)? { passphrase } else { None });

@@ -19,6 +19,12 @@ struct Inner {
     changing: Mutex<()>,
 }
 
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("identity", &self.identity()).finish_non_exhaustive()
+    }
+}
+
 impl Credentials {
     /// Begins with this identity. The clock learns from it that its validity has begun.
     #[must_use]

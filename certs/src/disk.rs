@@ -135,16 +135,22 @@ pub fn tighten_if_empty(path: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         metadata => metadata?,
     };
-    let mine = metadata.uid() == rustix::process::geteuid().as_raw();
-    if !metadata.is_dir() || !mine || metadata.permissions().mode() & 0o077 == 0 || !is_empty(path)? {
+    let closed = metadata.permissions().mode() & 0o077 == 0;
+    if !metadata.is_dir() || closed || !is_empty(path)? {
         return Ok(false);
     }
-    fs::set_permissions(path, Permissions::from_mode(0o700))?;
+    // The one that is open from here on: the name may lead elsewhere by now.
+    let directory = File::open(path)?;
+    let metadata = directory.metadata()?;
+    if !metadata.is_dir() || metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Ok(false);
+    }
+    directory.set_permissions(Permissions::from_mode(0o700))?;
     if is_empty(path)? {
         return Ok(true);
     }
     // Somebody was faster: what they put there is as it was found, to be refused.
-    fs::set_permissions(path, metadata.permissions())?;
+    directory.set_permissions(metadata.permissions())?;
     Ok(false)
 }
 

@@ -20,10 +20,10 @@ const FORMAT: &str = "lineside sealed key 1";
 const MEMORY_KIB: u32 = 64 * 1024;
 /// Passes over it.
 const PASSES: u32 = 3;
-/// Most memory that a file can make us take: a damaged number must not take the machine down.
-const MEMORY_KIB_MAX: u32 = 1024 * 1024;
+/// Most memory that a file can make us take: a damaged number must not take the machine down, not even a small one.
+const MEMORY_KIB_MAX: u32 = 4 * MEMORY_KIB;
 /// Most passes that a file can make us do.
-const PASSES_MAX: u32 = 32;
+const PASSES_MAX: u32 = 4 * PASSES;
 
 /// Why a sealed key cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -133,6 +133,9 @@ mod tests {
             "{}".to_owned(),
             file[..file.len() / 2].to_owned(),
             file.replace("65536", "4294967295"),
+            file.replace("65536", "262145"),
+            file.replace("\"passes\": 3", "\"passes\": 13"),
+            file.replace("\"passes\": 3", "\"passes\": 0"),
             file.replace("\"passes\": 3", "\"passes\": 4000000000"),
             file.replace(FORMAT, "another"),
         ] {

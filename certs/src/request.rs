@@ -80,7 +80,7 @@ impl CertificateRequest {
     ///
     /// # Errors
     /// The certificate is not for this key, not signed by an authority of the trust list that came with it,
-    /// or that list does not have the authority that was expected (SHA-256 of its SPKI).
+    /// or that list was not signed by the authority that was expected (SHA-256 of its SPKI).
     pub fn complete(&self, answer: &Enrolled, expected: Option<&[u8; 32]>) -> Result<Issued, EnrolError> {
         answer::complete(self, answer, expected)
     }

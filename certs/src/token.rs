@@ -209,7 +209,8 @@ fn decode<const N: usize>(text: &str, part: &'static str) -> Result<Zeroizing<[u
     }
 }
 
-/// What the authority keeps of a token's secret: enough to check a proof, and of no use in a token's place.
+/// What the authority keeps of a token's secret. The secret does not follow from it, so it makes no line to paste; but
+/// proofs are made with it as they are checked, so it is kept as secret as the authority's key beside it.
 #[derive(Clone)]
 pub(crate) struct TokenKey(pub(crate) Zeroizing<[u8; 32]>);
 

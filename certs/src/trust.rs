@@ -17,6 +17,7 @@ use serde::Deserialize as _;
 
 use crate::{
     PeerIdentity, Refusal,
+    chain::leads_to,
     names::{generation_of, parse_cluster_uri},
     pem,
     x509::{Facts, sha256},
@@ -167,7 +168,7 @@ impl Trust {
     }
 
     /// Takes over a list that a peer told: of the same cluster, with a higher number, signed by an authority that is
-    /// trusted now, and with no CRL older than the one that is known.
+    /// trusted now, and with no CRL older than the one that is known. Nodes that were revoked stay so.
     ///
     /// # Errors
     /// It is not so. A list with the present number is [`TrustError`] too.
@@ -187,7 +188,7 @@ impl Trust {
         if !self.has_signed(signed) {
             return Err(TrustError::NotSigned);
         }
-        let next = Self::read(list, signed)?;
+        let mut next = Self::read(list, signed)?;
         for known in &self.roots {
             let Some(root) = next.root(known.generation) else { continue };
             if root.public_key != known.public_key {
@@ -198,6 +199,9 @@ impl Trust {
                 return Err(TrustError::OlderCrl { generation, number, known: known.crl_number });
             }
         }
+        // A node is taken back for ever. A list that lacks one comes from a copy of the authority that was kept for a
+        // while, and its holder has not heard of it yet.
+        next.revoked_nodes.extend(&self.revoked_nodes);
         Ok(next)
     }
 
@@ -231,10 +235,22 @@ impl Trust {
         self.signed.as_ref()
     }
 
-    /// Whether a peer may stay. Says nothing about who signed its certificate: the handshake has checked that.
+    /// Whether a peer may stay that showed these certificates in a handshake, its own first. The handshake may have been
+    /// long ago, or with what was trusted a moment ago: that they lead to an authority is therefore asked anew. A name alone
+    /// says too little. Whoever stole the key of an authority can name another after the one that takes its place, and would
+    /// stay when the stolen one has gone.
+    #[must_use]
+    pub fn judge_shown(&self, peer: &PeerIdentity, chain: &[CertificateDer<'_>]) -> Verdict {
+        match self.judge(peer) {
+            Verdict::Trusted if !leads_to(self, chain) => Verdict::UnknownAuthority,
+            verdict => verdict,
+        }
+    }
+
+    /// Whether a holder may stay, by what its certificate says. Says nothing about who signed that.
     ///
-    /// A generation above the newest that is known here is trusted: the handshake took it because an authority that is
-    /// known signed that generation's own key, in a rotation of which this process has not heard yet.
+    /// A generation above the newest that is known here is no reason against it: in a rotation of which this process has not
+    /// heard yet, an authority that is known signs that generation's own key.
     #[must_use]
     pub fn judge(&self, peer: &PeerIdentity) -> Verdict {
         let newest = self.roots.last().map_or(0, |root| root.generation);
@@ -259,6 +275,17 @@ impl Trust {
     pub fn has_authority(&self, spki_sha256: &[u8; 32]) -> bool {
         let facts = self.roots.iter().filter_map(|root| Facts::of(&root.certificate).ok());
         facts.map(|facts| facts.spki_sha256).any(|hash| hash == *spki_sha256)
+    }
+
+    /// Whether the authority with this SHA-256 of its SPKI is one of those trusted here, and has signed the list itself.
+    /// That it stands in a list proves nothing: whoever makes one can name whom he likes in it.
+    pub(crate) fn is_word_of(&self, spki_sha256: &[u8; 32]) -> bool {
+        let Some(signed) = &self.signed else { return false };
+        let is_it =
+            |root: &&Root| Facts::of(&root.certificate).is_ok_and(|facts| facts.spki_sha256 == *spki_sha256);
+        let Some(root) = self.roots.iter().find(is_it) else { return false };
+        let bytes = signed_bytes(&signed.document);
+        signed.signatures.iter().any(|one| root.has_signed(&bytes, &one.signature))
     }
 
     /// The authority of a generation.

@@ -3,17 +3,22 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::{
+    fs,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use lineside_certs::{
-    Authority, Identity, Refusal, Subject, client_config, peer_identity, server_config, server_name_of,
-    server_name_of_any_member,
+    Authority, Clock, Identity, Issued, Refusal, Subject, client_config, join_client_config,
+    join_server_name, peer_identity, server_config, server_name_of, server_name_of_any_member,
 };
 use lineside_wire::Role;
-use rustls::{ClientConnection, HandshakeKind, NamedGroup, ProtocolVersion, ServerConnection};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
+use rustls::{
+    CertificateError, ClientConfig, ClientConnection, HandshakeKind, NamedGroup, ProtocolVersion,
+    ServerConnection,
+};
 use tempfile::TempDir;
 
 const ALPN: &[&[u8]] = &[b"lineside/1"];
@@ -49,8 +54,15 @@ struct Meeting {
 
 /// Lets the two sides talk until both are done, or one refuses.
 fn meet(dialling: &Identity, answering: &Identity, name: &str) -> Result<Meeting, rustls::Error> {
-    let name = name.to_owned().try_into().unwrap();
-    let mut client = ClientConnection::new(client_config(dialling, ALPN).unwrap(), name)?;
+    meet_with(client_config(dialling, ALPN).unwrap(), answering, name)
+}
+
+fn meet_with(
+    dialling: Arc<ClientConfig>,
+    answering: &Identity,
+    name: &str,
+) -> Result<Meeting, rustls::Error> {
+    let mut client = ClientConnection::new(dialling, name.to_owned().try_into().unwrap())?;
     let mut server = ServerConnection::new(server_config(answering, ALPN).unwrap())?;
     for _ in 0..10 {
         let mut wire = Vec::new();
@@ -143,6 +155,42 @@ fn a_client_cannot_pose_as_a_member() {
     meet(&client, &door, &own_name(&door)).unwrap();
     assert!(meet(&door, &client, &own_name(&client)).is_err());
     assert!(meet(&door, &client, &server_name_of_any_member(client.cluster())).is_err());
+}
+
+#[test]
+fn a_member_cannot_pose_as_one_that_has_the_authoritys_key() {
+    let cluster = Cluster::new("floor");
+    let issued = cluster.authority.issue(&Subject::new(Role::Node, "press"), SystemTime::now()).unwrap();
+    // It shows what a holder of the key shows: its certificate, and the authority's behind it.
+    let certificate = issued.certificate.clone() + &cluster.authority.certificate();
+    let press = Identity::of(&Issued { certificate, ..issued }).unwrap();
+    let expected = cluster.authority.fingerprint();
+    let (joining, presented) = join_client_config(&expected, &Clock::system(), ALPN[0]).unwrap();
+    let refused = meet_with(joining, &press, &join_server_name(&expected)).err().unwrap();
+    assert_eq!(refused, CertificateError::ApplicationVerificationFailure.into());
+    assert_eq!(presented.instead(), None, "the authority is the right one");
+}
+
+#[test]
+fn an_authority_can_sign_for_names_of_its_own_cluster_alone() {
+    let cluster = Cluster::new("floor");
+    let authority = cluster.authority.certificate();
+    let key = fs::read_to_string(cluster.home.path().join("ca/ca-g1.key")).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(&authority, KeyPair::from_pem(&key).unwrap()).unwrap();
+    let own = format!("{}.lineside.internal", cluster.authority.cluster());
+    let other = format!("{}.lineside.internal", Cluster::new("floor").authority.cluster());
+    for (domain, is_taken) in [(own.as_str(), true), (&other, false), ("example.org", false)] {
+        let mut params = CertificateParams::new([format!("press.{domain}")]).unwrap();
+        let uri = format!("spiffe://{}/node/{}", cluster.authority.cluster(), "de".repeat(16));
+        params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap().pem();
+        let key = key.serialize_pem().into();
+        let identity = Identity::of(&Issued { certificate, key, authority: authority.clone(), trust: None });
+        assert_eq!(identity.is_ok(), is_taken, "{domain}");
+    }
 }
 
 #[test]

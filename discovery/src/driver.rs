@@ -13,7 +13,7 @@ use lineside_wire::{MemberState, NodeId};
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 use self::errands::{Brought, Errands};
@@ -34,6 +34,9 @@ const SLEEP_MIN: Duration = Duration::from_millis(1);
 
 /// Between two looks at our own state: its load may change with every call, and only the newest counts.
 const OWN_EVERY: Duration = Duration::from_millis(20);
+
+/// Longest wait for the disk at the end: the goodbye by mDNS is still to be said.
+const LAST_WRITE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Without any hint or member for this long a person should look at the network.
 const LONELY_AFTER: Duration = Duration::from_secs(30);
@@ -160,9 +163,25 @@ impl Driver {
             }
             event = self.wait(&mut inlets).await;
         }
-        self.remembered.save(true, Instant::now());
+        if timeout(LAST_WRITE_WITHIN, self.remember_the_last()).await.is_err() {
+            tracing::warn!("the members could not be remembered: the disk does not answer");
+        }
         if let Some(mdns) = &mut self.mdns {
             mdns.leave().await;
+        }
+    }
+
+    /// Waits for the write that is being made, and makes the one that is left to make.
+    async fn remember_the_last(&mut self) {
+        while self.remembered.is_writing() {
+            match self.errands.next().await {
+                Some(Brought::Written(result)) => self.remembered.ended(result),
+                Some(Brought::Greeting { .. } | Brought::State { .. }) => {}
+                None => return,
+            }
+        }
+        if let Some(write) = self.remembered.begin(true, Instant::now()) {
+            self.remembered.ended(errands::on_thread(write).await);
         }
     }
 

@@ -29,7 +29,7 @@ const HEAD: &str = "lineside members 1";
 /// A line has a node id, a space, an address of at most 47 characters and its end.
 const FILE_BYTES_MAX: u64 = 128 * (MEMBERS_MAX as u64 + 1);
 
-/// Between two writes: flash wears, and the turn of the gossip thread that writes waits for it.
+/// Between two writes: flash wears.
 const WRITE_EVERY: Duration = Duration::from_secs(30);
 
 /// Where each member was last.
@@ -41,7 +41,23 @@ pub(crate) struct Remembered {
     directory: PathBuf,
     written: Addresses,
     wanted: Addresses,
+    /// What is being written now.
+    writing: Option<Addresses>,
     last_write: Option<Instant>,
+}
+
+/// A write that is to be made, wherever it may wait for the disk: a gossip thread that did would be silent meanwhile,
+/// and be taken for dead.
+#[derive(Debug)]
+pub(crate) struct Write {
+    directory: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Write {
+    pub(crate) fn make(&self) -> io::Result<()> {
+        disk::write_whole(&self.directory, MEMBERS_FILE, &self.bytes)
+    }
 }
 
 impl Remembered {
@@ -56,7 +72,13 @@ impl Remembered {
             tracing::warn!(path = %path.display(), %error, "the list of remembered members is damaged and ignored");
             Addresses::new()
         });
-        Self { directory: directory.to_owned(), wanted: written.clone(), written, last_write: None }
+        Self {
+            directory: directory.to_owned(),
+            wanted: written.clone(),
+            written,
+            writing: None,
+            last_write: None,
+        }
     }
 
     pub(crate) fn addresses(&self) -> &Addresses {
@@ -72,23 +94,33 @@ impl Remembered {
         }
     }
 
-    /// When [`Self::save`] is wanted.
+    /// When [`Self::begin`] is wanted.
     pub(crate) fn next_save(&self, now: Instant) -> Option<Instant> {
         let next = self.last_write.map_or(now, |last| last + WRITE_EVERY);
-        (self.wanted != self.written).then_some(next)
+        (self.writing.is_none() && self.wanted != self.written).then_some(next)
     }
 
-    /// Writes the file if it is not as it should be, and its time has come or `last` is set.
-    pub(crate) fn save(&mut self, last: bool, now: Instant) {
-        if self.next_save(now).is_none_or(|next| now < next && !last) {
-            return;
-        }
+    /// The write to make when the file is not as it should be, and its time has come or `last` is set. None is begun
+    /// before the one before has [`ended`](Self::ended).
+    pub(crate) fn begin(&mut self, last: bool, now: Instant) -> Option<Write> {
+        self.next_save(now).filter(|next| *next <= now || last)?;
         self.last_write = Some(now);
-        match disk::write_whole(&self.directory, MEMBERS_FILE, &print(&self.wanted)) {
-            Ok(()) => self.written.clone_from(&self.wanted),
+        self.writing = Some(self.wanted.clone());
+        Some(Write { directory: self.directory.clone(), bytes: print(&self.wanted) })
+    }
+
+    pub(crate) const fn is_writing(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    /// Notes how a write ended.
+    pub(crate) fn ended(&mut self, result: Result<(), String>) {
+        let Some(written) = self.writing.take() else { return };
+        match result {
+            Ok(()) => self.written = written,
             Err(error) => {
                 let path = self.directory.join(MEMBERS_FILE);
-                tracing::warn!(path = %path.display(), %error, "the members could not be remembered");
+                tracing::warn!(path = %path.display(), error, "the members could not be remembered");
             }
         }
     }
@@ -139,13 +171,33 @@ mod tests {
         roster.snapshot()
     }
 
+    fn save(remembered: &mut Remembered, last: bool, now: Instant) {
+        if let Some(write) = remembered.begin(last, now) {
+            let written = write.make().map_err(|error| error.to_string());
+            remembered.ended(written);
+        }
+    }
+
+    #[test]
+    fn a_disk_that_hangs_has_one_write_wait() {
+        let (directory, now) = (tempfile::tempdir().unwrap(), Instant::now());
+        let mut remembered = Remembered::open(directory.path());
+        remembered.saw(&view([2], now));
+        assert!(remembered.begin(false, now).is_some());
+        remembered.saw(&view([2, 3], now));
+        let later = now + 2 * WRITE_EVERY;
+        assert!(remembered.begin(true, later).is_none() && remembered.next_save(later).is_none());
+        remembered.ended(Ok(()));
+        assert!(remembered.begin(false, later).is_some(), "what came since is written");
+    }
+
     #[test]
     fn who_was_there_is_known_after_a_restart() {
         let (directory, now) = (tempfile::tempdir().unwrap(), Instant::now());
         let mut remembered = Remembered::open(directory.path());
         assert_eq!(remembered.next_save(now), None);
         remembered.saw(&view([2, 3], now));
-        remembered.save(false, now);
+        save(&mut remembered, false, now);
         let next = Remembered::open(directory.path());
         assert_eq!(next.addresses().keys().copied().collect::<Vec<_>>(), [node(2), node(3)]);
         assert_eq!(next.next_save(now), None);
@@ -156,13 +208,13 @@ mod tests {
         let (directory, now) = (tempfile::tempdir().unwrap(), Instant::now());
         let mut remembered = Remembered::open(directory.path());
         remembered.saw(&view([2], now));
-        remembered.save(false, now);
+        save(&mut remembered, false, now);
         let soon = now + Duration::from_secs(1);
         remembered.saw(&view([2, 3], soon));
         assert_eq!(remembered.next_save(soon), Some(now + WRITE_EVERY));
-        remembered.save(false, soon);
+        save(&mut remembered, false, soon);
         assert_eq!(Remembered::open(directory.path()).addresses().len(), 1);
-        remembered.save(true, soon);
+        save(&mut remembered, true, soon);
         assert_eq!(Remembered::open(directory.path()).addresses().len(), 2);
     }
 

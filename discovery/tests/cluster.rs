@@ -37,6 +37,28 @@ async fn a_cluster_forms_by_one_seed_and_remembers_itself() {
 }
 
 #[tokio::test]
+async fn a_member_whose_disk_hangs_is_heard_all_the_same_and_leaves_in_time() {
+    let floor = Floor::new();
+    let unfinished = floor.state_dir(2).join(".members.tmp");
+    std::fs::create_dir_all(floor.state_dir(2)).unwrap();
+    // Whoever opens a pipe to write waits for a reader, and there is none.
+    assert!(std::process::Command::new("mkfifo").arg(&unfinished).status().unwrap().success());
+    let [first, second] = [1, 2].map(|n| floor.start(n, BY_FIRST));
+    first.sees_usable(2).await;
+    // Long enough to be taken for dead in.
+    let watched = Instant::now() + Duration::from_secs(6);
+    while Instant::now() < watched {
+        let is_there = first.discovery.view().borrow().member(node(2)).is_some_and(|row| row.is_usable());
+        assert!(is_there, "it is silent");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let begin = Instant::now();
+    second.leave().await;
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    first.sees_standing(2, Standing::Left).await;
+}
+
+#[tokio::test]
 async fn a_seed_that_starts_late_is_found() {
     let floor = Floor::new();
     let early = floor.start(2, BY_FIRST);

@@ -160,7 +160,7 @@ impl Strangers {
     fn judge(&self, inner: &Inner, connection: &Connection) -> Option<PeerIdentity> {
         let remote = connection.remote_address();
         let refusal = match identify(connection) {
-            Ok(identity) => match inner.judge(&identity).refusal() {
+            Ok(identity) => match inner.judge(&identity, connection).refusal() {
                 None => return Some(identity),
                 Some(refusal) => refusal,
             },

@@ -47,7 +47,10 @@ pub(crate) const SOCKET_BUFFER_BYTES: usize = 2 << 20;
 /// A stream's and a connection's unread bytes. Bounds what a peer can make us hold, and covers a LAN's
 /// bandwidth times delay.
 const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 32 << 20;
+pub(crate) const CONNECTION_WINDOW: u32 = 32 << 20;
+/// A connection's unread bytes until its peer has shown who it is: room for a greeting or a request to join. What was once
+/// allowed cannot be taken back, so strangers get this and a peer gets more.
+const STRANGER_WINDOW: u32 = 64 << 10;
 const DATAGRAM_BUFFER_BYTES: usize = 64 << 10;
 
 /// quinn sends 10 segments in one call, and ten times the MTU must stay below 64 KiB: above 6,500 the send fails
@@ -130,7 +133,7 @@ impl MeshConfig {
             .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-            .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+            .receive_window(VarInt::from_u32(STRANGER_WINDOW))
             .send_window(u64::from(CONNECTION_WINDOW))
             .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
             .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES)

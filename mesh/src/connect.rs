@@ -69,7 +69,7 @@ impl Inner {
         if let Some(expected) = expect.filter(|expected| *expected != identity.node) {
             return Err(DialError::WrongNode { address, expected, found: identity.node });
         }
-        if let Some(refusal) = self.judge(&identity).refusal() {
+        if let Some(refusal) = self.judge(&identity, &connection).refusal() {
             let (code, reason) = close_of(refusal);
             connection.close(code.into(), reason.as_bytes());
             return Err(DialError::Refused { address, by: Refuser::Us, refusal });
@@ -117,8 +117,8 @@ impl Inner {
     }
 
     /// Whether a peer may stay, by what is trusted now. Its handshake may have begun before the last change.
-    pub(crate) fn judge(&self, peer: &PeerIdentity) -> Verdict {
-        self.around.credentials.identity().trust().judge(peer)
+    pub(crate) fn judge(&self, peer: &PeerIdentity, connection: &Connection) -> Verdict {
+        self.around.credentials.identity().trust().judge_shown(peer, &shown(connection))
     }
 
     /// What happens when a peer greets us.
@@ -191,7 +191,11 @@ impl Drop for CloseUnlessKept {
 
 /// Who is at the other end of a connection.
 pub(crate) fn identify(connection: &Connection) -> Result<PeerIdentity, lineside_certs::PeerIdentityError> {
-    let chain =
-        connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-    peer_identity(chain.as_deref().map_or(&[], Vec::as_slice))
+    peer_identity(&shown(connection))
+}
+
+/// The certificates that the other end showed, its own first; none of one that has none.
+pub(crate) fn shown(connection: &Connection) -> Vec<CertificateDer<'static>> {
+    let chain = connection.peer_identity().and_then(|any| any.downcast().ok());
+    chain.map_or_else(Vec::new, |chain| *chain)
 }

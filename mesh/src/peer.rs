@@ -20,7 +20,8 @@ use crate::{
     CallFailure, MeshConfig, Outbound, Presence, Reply, Service,
     bytes::{ByteCount, Rooms},
     call::{Answer, read_answer},
-    config::SHARED_STREAM_BYTES_MAX,
+    config::{CONNECTION_WINDOW, SHARED_STREAM_BYTES_MAX},
+    connect::shown,
     error::{CloseCode, close_of},
     frames::{FrameReader, oversize, write_frames},
     items::Items,
@@ -67,10 +68,12 @@ impl Peer {
     ) -> Result<(Arc<Self>, impl Future<Output = ConnectionError> + Send + 'static), ConnectionError> {
         let identity = Arc::new(identity);
         let grace = around.config.timing.expired_grace;
-        let standing = Standing::new(&around.credentials, &identity, own_not_after, grace);
+        let chain = shown(&connection);
+        let standing = Standing::new(&around.credentials, &identity, chain, own_not_after, grace);
         // A socket of both families gives IPv4 addresses as IPv6 ones.
         let remote = connection.remote_address();
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW));
         let (send, recv) = connection.open_bi().await?;
         let (shared, requests, pending) = SharedStream::new();
         let peer = Arc::new(Self {

@@ -12,6 +12,7 @@ use std::{
 };
 
 use lineside_certs::{Credentials, PeerIdentity, Refusal};
+use rustls::pki_types::CertificateDer;
 use tokio::{sync::watch, time::sleep};
 
 /// The last part of a connection's time, in which new calls dial anew: a twentieth, and at most this long.
@@ -52,28 +53,32 @@ pub(crate) struct Standing {
     credentials: Credentials,
     changes: watch::Receiver<u64>,
     peer: Arc<PeerIdentity>,
+    chain: Vec<CertificateDer<'static>>,
     ends: Ends,
     retired: bool,
 }
 
 impl Standing {
-    /// For a connection that is made now. `own_not_after` is the end of the certificate that was shown on it; `grace` is
-    /// how long it stands past the end.
+    /// For a connection that is made now, on which the peer showed `chain`. `own_not_after` is the end of the certificate
+    /// that was shown to it; `grace` is how long it stands past the end.
     pub(crate) fn new(
         credentials: &Credentials,
         peer: &Arc<PeerIdentity>,
+        chain: Vec<CertificateDer<'static>>,
         own_not_after: SystemTime,
         grace: Duration,
     ) -> Self {
         let changes = credentials.changes();
         let ends = Ends::new(own_not_after.min(peer.not_after), credentials.clock().now(), grace);
-        Self { credentials: credentials.clone(), changes, peer: Arc::clone(peer), ends, retired: false }
+        let (credentials, peer) = (credentials.clone(), Arc::clone(peer));
+        Self { credentials, changes, peer, chain, ends, retired: false }
     }
 
     /// Waits until something has to be done. Cancel-safe.
     pub(crate) async fn due(&mut self) -> Due {
         loop {
-            if let Some(refusal) = self.credentials.identity().trust().judge(&self.peer).refusal() {
+            let verdict = self.credentials.identity().trust().judge_shown(&self.peer, &self.chain);
+            if let Some(refusal) = verdict.refusal() {
                 return Due::Close(refusal);
             }
             let now = self.credentials.clock().now();

@@ -1,5 +1,7 @@
 //! How one becomes a member, and stays one.
 
+use std::sync::PoisonError;
+
 use lineside_wire::{Enrolled, JoinParams, RenewParams};
 use rcgen::PublicKeyData;
 use rustls_pki_types::CertificateDer;
@@ -8,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{
     AuthorityError, JoinRefusal, RenewRefusal, Subject, check_name,
+    refusals::Kind,
     registry::{Certificate, Registry, TokenRefusal, Used, seconds},
     transaction::{Certified, Draft},
 };
@@ -21,6 +24,11 @@ use crate::{
 
 /// Longest address of a joiner in the audit log, in characters.
 const FROM_CHARS_MAX: usize = 64;
+
+/// Certificates that one node gets within a fourteenth of their lifetime, a day of two weeks: one whose answers are all
+/// lost asks every hour. More would fill the memory of what was issued, and push others out of it.
+const RENEWALS_MAX: usize = 32;
+const RENEWALS_PART: u32 = 14;
 
 impl From<TokenRefusal> for JoinRefusal {
     fn from(refusal: TokenRefusal) -> Self {
@@ -66,8 +74,11 @@ impl Draft<'_> {
                 Ok(enrolled(&self.registry, certificates, seconds(self.now)))
             }
             Err(refusal) => {
-                // What was prepared before the refusal did not happen.
-                self.lines = vec![Line { reason: Some(refusal.to_string()), ..about(Event::TokenRefused) }];
+                let kind = match refusal {
+                    JoinRefusal::Unknown => Kind::Stranger,
+                    _ => Kind::Joiner,
+                };
+                self.refused(kind, Line { reason: Some(refusal.to_string()), ..about(Event::TokenRefused) });
                 Err(refusal)
             }
         }
@@ -88,8 +99,19 @@ impl Draft<'_> {
             return Err(JoinRefusal::Unknown);
         }
         let name = self.registry.admit(token, params.role, self.now)?;
-        let csr = csr::read(&params.csr).map_err(|error| JoinRefusal::Request(error.to_string()))?;
+        let csr = csr::read(&params.csr).map_err(|error| match self.registry.is_used(token) {
+            // Used up, whatever the request is like: this too is told in the same words.
+            true => JoinRefusal::Used,
+            false => JoinRefusal::Request(error.to_string()),
+        })?;
         Ok((name, csr))
+    }
+
+    /// Has the diary tell of a refusal, unless there are too many. What was prepared before it did not happen.
+    fn refused(&mut self, kind: Kind, line: Line) {
+        let mut refusals = self.authority.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = refusals.count(kind, seconds(self.now));
+        self.lines = told.map(|left_out| Line { left_out, ..line }).into_iter().collect();
     }
 
     /// What the token was used for, and whether it is used only now.
@@ -129,14 +151,15 @@ impl Draft<'_> {
         match self.renewed(peer, params) {
             Ok(certified) => Ok(self.enrolled(&certified)),
             Err(refusal) => {
-                self.lines = vec![Line {
+                let line = Line {
                     node: Some(peer.node),
                     role: Some(peer.role),
                     name: Some(peer.name.clone()),
                     serial: Some(peer.serial.clone()),
                     reason: Some(refusal.to_string()),
                     ..Line::new(Event::RenewalRefused)
-                }];
+                };
+                self.refused(Kind::Member, line);
                 Err(refusal)
             }
         }
@@ -148,6 +171,13 @@ impl Draft<'_> {
         }
         if peer.cluster != self.registry.cluster || self.registry.is_revoked(peer.node, &peer.serial) {
             return Err(RenewRefusal::Revoked);
+        }
+        if self.registry.is_in_doubt(peer.node, &peer.serial, self.now) {
+            return Err(RenewRefusal::InDoubt);
+        }
+        let within = self.authority.lifetimes.of(peer.role) / RENEWALS_PART;
+        if RENEWALS_MAX <= self.registry.issued_within(peer.node, within, self.now) {
+            return Err(RenewRefusal::TooOften { within });
         }
         let csr = csr::read(&params.csr).map_err(|error| RenewRefusal::Request(error.to_string()))?;
         let subject = Subject { role: peer.role, node: peer.node, name: peer.name.clone() };

@@ -18,7 +18,7 @@ pub enum AuthorityError {
     #[error("{} already holds a cluster's authority; it is never replaced (move it away to begin anew)", .0.display())]
     Exists(PathBuf),
     /// There is none.
-    #[error("{} holds no authority: run this on the machine that made the cluster, or `lineside certs init`", .0.display())]
+    #[error("{} holds no authority: run this on a machine with the authority's key, or name its data directory", .0.display())]
     Missing(PathBuf),
     /// A part of it is not there.
     #[error(
@@ -163,6 +163,18 @@ pub enum RenewRefusal {
     /// The certificate or the node was revoked.
     #[error("the certificate or the node was revoked")]
     Revoked,
+    /// Another certificate of the node was revoked after this one was issued: whoever had that one may have got this one.
+    #[error(
+        "a certificate of this node was revoked after this one was issued, so this one is not renewed: have a new one \
+         signed (`lineside certs request`, `certs sign --node`, `certs install`), or join anew with a token"
+    )]
+    InDoubt,
+    /// The node asks for more certificates than it can use.
+    #[error("this node got as many certificates within {} s as there are for that time: ask again later", within.as_secs())]
+    TooOften {
+        /// In which time.
+        within: Duration,
+    },
     /// The role's certificates are not renewed: an admin's is issued anew.
     #[error("certificates of the role {0} are not renewed")]
     Role(Role),

@@ -182,6 +182,12 @@ impl Files {
             .map_err(AuthorityError::file(&self.directory.join("audit.jsonl")))
     }
 
+    /// As [`Files::audit`], for refusals.
+    pub(super) fn note(&self, lines: &[Line], now: SystemTime) -> Result<(), AuthorityError> {
+        audit::note(&self.directory, lines, now)
+            .map_err(AuthorityError::file(&self.directory.join("audit.jsonl")))
+    }
+
     /// Another number for another registry file; 0 when there is none.
     pub(super) fn version(&self) -> u64 {
         let Ok(metadata) = fs::metadata(self.registry_path()) else { return 0 };

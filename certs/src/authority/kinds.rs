@@ -117,7 +117,8 @@ pub struct IssuedRow {
 pub enum Revoke {
     /// Every certificate of a node, and the node id itself.
     Node(NodeId),
-    /// One certificate: by its serial number, hexadecimal.
+    /// One certificate: by its serial number, hexadecimal. Others that the node had by then stay good until they end, and
+    /// are not renewed: whoever had this one may have got them.
     Serial(String),
 }
 

@@ -52,8 +52,9 @@ impl Authority {
                 Ok(value)
             }
             Err(refusal) => {
-                // The refusal stands whether or not it can be noted.
-                if let Err(error) = self.files.audit(&draft.lines, now) {
+                // The refusal stands whether or not it can be noted. Nobody waits for the disk: a stranger could keep it
+                // busy, and would learn from the time what he was refused for.
+                if let Err(error) = self.files.note(&draft.lines, now) {
                     tracing::error!(%error, "the audit log cannot be written");
                 }
                 Err(refusal)

@@ -83,7 +83,8 @@ pub(super) fn complete(
 ) -> Result<Issued, EnrolError> {
     let (chain, _) = chain_of(request, answer)?;
     let trust = Trust::own(&answer.trust)?;
-    if expected.is_some_and(|expected| !trust.has_authority(expected)) {
+    // Not just that it names that authority: a member that answers in a holder's place could add one of its own.
+    if expected.is_some_and(|expected| !trust.is_word_of(expected)) {
         return Err(EnrolError::OtherAuthority);
     }
     issued(request, &chain, &trust)

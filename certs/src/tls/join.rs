@@ -91,7 +91,7 @@ impl Shown {
     }
 }
 
-/// Takes only what the authority with this hash signed.
+/// Takes only what the authority with this hash signed, for a holder of its key.
 #[derive(Debug)]
 struct Expects {
     authority: [u8; 32],
@@ -123,10 +123,15 @@ impl ServerCertVerifier for Expects {
         let cluster = facts.only_uri().ok().and_then(parse_cluster_uri).filter(|_| facts.is_authority);
         let name = server_name_of_any_member(cluster.ok_or_else(unsuitable)?);
         let name = ServerName::try_from(name).map_err(|_| unsuitable())?;
+        let leaf = Facts::of(end_entity).map_err(|_| unsuitable())?;
+        if !leaf.uris.is_empty() {
+            // A member's own certificate. What is shown here is made by whoever has the authority's key, and has no URI
+            // name: no member can pass itself off as one who has it.
+            return Err(CertificateError::ApplicationVerificationFailure.into());
+        }
         // A board that starts in 1970 has never been a member, and so knows no time but that of its software. What this
         // authority signed tells it a later one. Only ever later: a certificate that is over stays so.
-        let begins = Facts::of(end_entity).map_or(0, |facts| facts.not_before);
-        let now = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs().max(begins)));
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs().max(leaf.not_before)));
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone().into_owned())?;
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())

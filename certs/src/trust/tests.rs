@@ -31,15 +31,20 @@ impl Office {
 
     fn of(cluster: ClusterId, generation: u32, is_authority: bool) -> Self {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let params = Self::params(cluster, generation, is_authority);
+        let certificate = params.self_signed(&key).unwrap().der().clone();
+        Self { generation, certificate, issuer: Issuer::new(params, key) }
+    }
+
+    fn params(cluster: ClusterId, generation: u32, is_authority: bool) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, authority_name("floor", generation));
         params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(cluster_uri(cluster)).unwrap())];
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         if is_authority {
-            params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+            params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Constrained(1));
         }
-        let certificate = params.self_signed(&key).unwrap().der().clone();
-        Self { generation, certificate, issuer: Issuer::new(params, key) }
+        params
     }
 
     fn crl(&self, number: u64, serials: &[u8]) -> Vec<u8> {
@@ -194,6 +199,58 @@ fn an_authority_keeps_its_key_for_as_long_as_it_is_trusted() {
         |new: &Office, number| sign(&list(number, vec![old.entry(1, &[]), new.entry(1, &[])]), &[&old]);
     let trust = Trust::own(&both(&first, 2)).unwrap();
     assert_eq!(trust.succeed(&both(&second, 3)).unwrap_err(), TrustError::OtherAuthority(2));
+}
+
+#[test]
+fn a_newer_list_that_forgets_a_revoked_node_does_not_let_it_back_in() {
+    let office = Office::new(1);
+    let out = TrustList { revoked_nodes: vec![PRESS], ..list(5, vec![office.entry(5, &[])]) };
+    let trust = Trust::own(&sign(&out, &[&office])).unwrap();
+    // Signed by a copy of the authority that was off when the node was revoked.
+    let forgotten = sign(&list(6, vec![office.entry(6, &[])]), &[&office]);
+    let next = trust.succeed(&forgotten).unwrap();
+    assert_eq!((next.stamp().number, next.judge(&peer(1, 7))), (6, Verdict::Revoked));
+}
+
+#[test]
+fn a_list_is_the_word_of_the_authority_that_signed_it_and_of_no_other_in_it() {
+    let (office, other) = (Office::new(1), Office::new(2));
+    let spki = |of: &Office| Facts::of(&of.certificate).unwrap().spki_sha256;
+    let both = list(1, vec![office.entry(1, &[]), other.entry(1, &[])]);
+    // Who has no key of the cluster takes what is public of it, and adds an authority of his own.
+    let forged = Trust::own(&sign(&both, &[&other])).unwrap();
+    assert!(forged.has_authority(&spki(&office)) && !forged.is_word_of(&spki(&office)));
+    let told_so = TrustSignature { generation: 1, signature: ByteBuf::from(vec![0; 70]) };
+    let mut signed = sign(&both, &[&other]);
+    signed.signatures.push(told_so);
+    assert!(!Trust::own(&signed).unwrap().is_word_of(&spki(&office)));
+    assert!(Trust::own(&sign(&both, &[&other, &office])).unwrap().is_word_of(&spki(&office)));
+    assert!(!forged.is_word_of(&[0; 32]));
+    assert!(!Trust::bare(vec![office.certificate.clone()]).unwrap().is_word_of(&spki(&office)));
+}
+
+#[test]
+fn whoever_a_stolen_authority_vouched_for_goes_with_it_whatever_he_calls_himself() {
+    let (stolen, new, thief) = (Office::new(1), Office::new(2), Office::new(2));
+    let during = list(2, vec![stolen.entry(1, &[]), new.entry(1, &[])]);
+    let during = Trust::own(&sign(&during, &[&stolen, &new])).unwrap();
+    let after = during.succeed(&sign(&list(3, vec![new.entry(2, &[])]), &[&new])).unwrap();
+    let shown = |by: &Office| {
+        let uri = crate::names::member_uri(CLUSTER, Role::Node, PRESS);
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(uri).unwrap())];
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let leaf = params.signed_by(&key, &by.issuer).unwrap();
+        let cross = Office::params(CLUSTER, 2, true).signed_by(by.issuer.key(), &stolen.issuer).unwrap();
+        vec![CertificateDer::from(leaf), CertificateDer::from(cross)]
+    };
+    for (by, then) in [(&new, Verdict::Trusted), (&thief, Verdict::UnknownAuthority)] {
+        let chain = shown(by);
+        let peer = crate::peer_identity(&chain).unwrap();
+        assert_eq!(peer.generation, 2);
+        assert_eq!(during.judge_shown(&peer, &chain), Verdict::Trusted, "for as long as the stolen one is");
+        assert_eq!(after.judge_shown(&peer, &chain), then);
+    }
 }
 
 #[test]

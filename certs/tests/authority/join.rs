@@ -136,6 +136,35 @@ fn a_token_is_good_once_for_one_role_and_in_time() {
 }
 
 #[test]
+fn a_used_token_is_used_up_whatever_the_request_is_like() {
+    let office = Office::new();
+    let token = office.token(Role::Node);
+    office.join(&ask(&token, Role::Node, &request(&key()))).unwrap();
+    for csr in [b"".to_vec(), vec![0x30; CSR_BYTES_MAX + 1]] {
+        assert!(matches!(office.join(&ask(&token, Role::Node, &csr)), Err(JoinRefusal::Used)));
+    }
+}
+
+#[test]
+fn a_stranger_cannot_push_out_of_the_diary_what_it_tells_of_others() {
+    let mut office = Office::new();
+    let expired = office.token(Role::Node);
+    office.pass(TOKEN_LIFETIME);
+    let guess = ask(&Office::new().token(Role::Node), Role::Node, b"");
+    let lines = office.diary().len();
+    for _ in 0..100 {
+        office.join(&guess).unwrap_err();
+    }
+    assert_eq!(office.diary().len() - lines, 60);
+    // That a real token was tried is told all the same.
+    office.join(&ask(&expired, Role::Node, b"")).unwrap_err();
+    assert!(office.last_line()["reason"].as_str().unwrap().contains("expired"));
+    office.pass(Duration::from_secs(3600));
+    office.join(&guess).unwrap_err();
+    assert_eq!(office.last_line()["left_out"], 40);
+}
+
+#[test]
 fn an_answer_that_was_lost_is_given_again_to_the_same_key_alone() {
     let mut office = Office::new();
     let token = office.token(Role::Gateway);
@@ -235,6 +264,42 @@ fn revoked_ones_and_admins_are_not_renewed() {
     let door = office.member(Role::Gateway, "door");
     let refused = office.authority.renew(&door, &useless, office.now);
     assert!(matches!(refused, Err(RenewRefusal::Request(_))));
+}
+
+#[test]
+fn what_a_node_had_when_one_of_its_certificates_was_revoked_is_not_renewed() {
+    let mut office = Office::new();
+    let first = office.member(Role::Node, "press");
+    office.pass(6 * DAY);
+    let stolen = holder(&office.renew(&first).unwrap());
+    // The thief is fast.
+    let of_thief = holder(&office.renew(&stolen).unwrap());
+    office.authority.revoke(&Revoke::Serial(stolen.serial.clone()), office.now).unwrap();
+    assert!(matches!(office.renew(&stolen), Err(RenewRefusal::Revoked)));
+    for kept in [&first, &of_thief] {
+        assert!(matches!(office.renew(kept), Err(RenewRefusal::InDoubt)));
+    }
+    // What a person had signed since then is the node's own again.
+    office.pass(Duration::from_secs(60));
+    let subject = Subject { role: Role::Node, node: first.node, name: first.name.clone() };
+    let signed = holder(&office.authority.sign(&request(&key()), &subject, office.now).unwrap());
+    office.renew(&signed).unwrap();
+    office.renew(&office.member(Role::Node, "weld")).unwrap();
+    office.pass(14 * DAY);
+    assert!(office.renew(&signed).is_ok(), "and nothing is held against it for ever");
+}
+
+#[test]
+fn a_node_that_asks_for_certificates_without_end_gets_some_and_can_be_revoked() {
+    let mut office = Office::new();
+    let press = office.member(Role::Node, "press");
+    let renewed = (0..40).filter(|_| office.renew(&press).is_ok()).count();
+    assert_eq!(renewed, 31, "with the first one 32 in a day");
+    assert!(matches!(office.renew(&press), Err(RenewRefusal::TooOften { .. })));
+    office.renew(&office.member(Role::Node, "weld")).unwrap();
+    office.pass(DAY);
+    office.renew(&press).unwrap();
+    assert_eq!(office.authority.revoke(&Revoke::Node(press.node), office.now).unwrap().len(), 33);
 }
 
 #[test]

@@ -9,15 +9,16 @@ use std::{
 };
 
 use clap::Args;
-use lineside_certs::{Clock, IDENTITY_DIRECTORY, Identity, IdentityError, roles};
+use lineside_certs::{Clock, Credentials, IDENTITY_DIRECTORY, Identity, IdentityError, roles};
 use lineside_client::{AskError, Client, ConnectError};
 use lineside_wire::{FaultCode, MemberRow};
 
+use super::certs::office::unusable_identity;
 use crate::{
     args::SettingsArgs,
     config::{ADDRESS_FILE, Config, DEFAULT_PORT},
     exit::{Exit, Failure, OrFail as _, Outcome},
-    member::AddressFile,
+    member::{AddressFile, state_directory},
 };
 
 /// The flags of every command that talks to a running cluster.
@@ -61,9 +62,9 @@ impl ConnectArgs {
         command: impl AsyncFnOnce(&Client) -> Outcome,
     ) -> Outcome {
         let config = self.settings.load(Vec::new())?.config;
-        let identity = load_identity(&Place::named(self.identity, self.cert, self.key, &config))?;
+        let identity = load_identity(&Place::named(self.identity, self.cert, self.key, &config), &config)?;
         if let Some(method) = method {
-            check_role(&identity, method)?;
+            check_role(&identity.identity(), method)?;
         }
         let addresses = addresses(&self.connect, &config)?;
         runtime()?.block_on(async {
@@ -122,17 +123,30 @@ impl fmt::Display for Place {
     }
 }
 
-fn load_identity(place: &Place) -> Result<Arc<Identity>, Failure> {
+/// The identity, with the time that a member here knows: a command on a board that starts in 1970 works as its member does.
+fn load_identity(place: &Place, config: &Config) -> Result<Credentials, Failure> {
+    let clock = Clock::kept_in(&state_directory(config));
     let loaded = place.load().and_then(|identity| {
-        identity.check_validity(Clock::system().now())?;
-        Ok(Arc::new(identity))
+        clock.learn(identity.not_before());
+        identity.check_validity(clock.now())?;
+        Ok(Credentials::new(Arc::new(identity), clock))
     });
-    loaded.or_fail(
-        Exit::Failure,
-        format!("the identity in {place} cannot be used to call the cluster"),
-        "name the member's --data-dir, or an identity of its own with --identity DIR or --cert FILE --key FILE; a line \
-         that makes one is printed, on the machine with the authority's key, by: lineside token create --role client",
-    )
+    loaded.map_err(|error| {
+        let what = format!("the identity in {place} cannot be used to call the cluster");
+        let is_pair = matches!(place, Place::Pair { .. });
+        match error {
+            error @ IdentityError::Incomplete(_) if !is_pair => unusable_identity(&what, &error),
+            IdentityError::Missing(_) | IdentityError::File { .. } | IdentityError::Incomplete(_) => Failure::new(
+                Exit::Failure,
+                what,
+                error,
+                "name the member's --data-dir, or an identity of its own with --identity DIR or --cert FILE --key FILE; a \
+                 line that makes one is printed, on the machine with the authority's key, by: lineside token create \
+                 --role client",
+            ),
+            error => unusable_identity(&what, &error),
+        }
+    })
 }
 
 fn check_role(identity: &Identity, method: &str) -> Result<(), Failure> {
@@ -208,7 +222,7 @@ pub(crate) fn running_here(config: &Config) -> Result<AddressFile, String> {
 /// What the members say of each other, asked with the identity of this machine: of the member that runs here, else of
 /// the seeds.
 pub(crate) fn members_from_here(config: &Config) -> Result<Vec<MemberRow>, Failure> {
-    let identity = load_identity(&Place::named(None, None, None, config))?;
+    let identity = load_identity(&Place::named(None, None, None, config), config)?;
     let addresses = addresses(&[], config)?;
     runtime()?.block_on(async {
         let client =
@@ -422,12 +436,36 @@ pub(crate) mod tests {
         let there = Place::named(Some("/camera".into()), None, None, &config);
         assert_eq!(there, Place::Directory("/camera".into()));
         let pair = Place::named(None, Some("c.pem".into()), Some("k.pem".into()), &config);
-        let refused = load_identity(&pair).unwrap_err();
+        let refused = load_identity(&pair, &config).map(drop).unwrap_err();
         assert!(
             refused.text().contains("c.pem") && refused.text().contains("--cert FILE"),
             "{}",
             refused.text()
         );
+    }
+
+    #[test]
+    fn a_command_goes_by_the_time_that_the_member_here_knew() {
+        let home = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.member.data_dir = Some(home.path().to_owned());
+        let (identity, _) =
+            Identity::ensure(home.path(), "press", Role::Node, true, SystemTime::now()).unwrap();
+        let place = Place::named(None, None, None, &config);
+        assert!(load_identity(&place, &config).is_ok());
+        let state = state_directory(&config);
+        fs::create_dir(&state).unwrap();
+        let end = identity.not_after().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        fs::write(state.join("clock"), format!("{end}\n")).unwrap();
+        let refused = load_identity(&place, &config).map(drop).unwrap_err();
+        assert!(
+            refused.text().contains("expired") && !refused.text().contains("--cert"),
+            "{}",
+            refused.text()
+        );
+        fs::write(home.path().join(IDENTITY_DIRECTORY).join("cert.pem"), "").unwrap();
+        let damaged = load_identity(&place, &config).map(drop).unwrap_err();
+        assert_eq!(damaged.exit, Exit::Config, "{}", damaged.text());
     }
 
     #[test]

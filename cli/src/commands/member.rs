@@ -157,11 +157,8 @@ impl MemberArgs {
 
 /// Reads a token. What it was given is not repeated: it may be all of a good one but a letter.
 fn token(text: &str) -> Result<Token, Failure> {
-    text.trim().parse().or_fail(
-        Exit::Usage,
-        "--join needs a token",
-        "paste the whole line that the other machine printed; `lineside token create` makes a new one there",
-    )
+    // What helps is part of each reason.
+    text.trim().parse().or_fail(Exit::Usage, "the token of --join cannot be used", "")
 }
 
 #[cfg(test)]

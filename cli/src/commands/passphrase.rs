@@ -95,10 +95,10 @@ fn ask(prompt: &str) -> Result<Zeroizing<String>, Failure> {
     let typed = rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|error| {
         Failure::new(
             Exit::Failure,
-            "the authority's key has a passphrase, and it cannot be asked for",
+            "the passphrase of the authority's key is needed, and cannot be asked for",
             format!("there is no terminal ({error})"),
-            "write it into a file with mode 0600, and name that with --passphrase-file or the setting \
-             certs.passphrase_file",
+            "write it into a file with mode 0600, and name that with --passphrase-file, the setting \
+             certs.passphrase_file, or, for a new one in the place of another, --new-passphrase-file",
         )
     })?;
     match typed.is_empty() {

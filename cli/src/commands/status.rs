@@ -99,13 +99,13 @@ impl Status {
         let doors: Vec<_> = self.doors.iter().map(|door| format!("http://{door}")).collect();
         let doors = if doors.is_empty() { "none".to_owned() } else { doors.join(", ") };
         let authorities = match self.authorities.is_empty() {
-            true => "of nobody here".to_owned(),
-            false => format!("of {}", self.authorities.join(", ")),
+            true => "nobody here has the authority's key".to_owned(),
+            false => format!("the authority's key is on {}", self.authorities.join(", ")),
         };
         let mut text = format!(
             "cluster  {} is {verdict}, says {}\nmembers  {alive} alive, {not_alive} not\nmodels   {models_ready} of \
              {models} ready\nload     {in_flight} in flight, {slots} slots\ndoors    {doors}\ntrust    list {}, \
-             authority {authorities}\n",
+             {authorities}\n",
             cluster.short(),
             self.answered_by_name.replace(|c: char| c.is_control(), "?"),
             self.trust,
@@ -154,7 +154,7 @@ mod tests {
         );
         assert!(
             text.ends_with(
-                "load     3 in flight, 4 slots\ndoors    http://10.0.0.7:8080\ntrust    list 0, authority of nobody here\n"
+                "load     3 in flight, 4 slots\ndoors    http://10.0.0.7:8080\ntrust    list 0, nobody here has the authority's key\n"
             ),
             "{text}"
         );

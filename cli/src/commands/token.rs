@@ -21,6 +21,9 @@ use crate::{
     output::{self, Format, FormatArgs, Table, until, utc},
 };
 
+/// What every token begins with.
+const TOKEN_MARK: &str = "ls1";
+
 /// `lineside token …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
@@ -66,7 +69,7 @@ pub(crate) struct ListArgs {
 /// `lineside token revoke`.
 #[derive(Debug, Args)]
 pub(crate) struct RevokeArgs {
-    /// The token's id, or its beginning; see `lineside token list`
+    /// The token's id, or its beginning, see `lineside token list`; or the whole token
     id: String,
     #[command(flatten)]
     office: OfficeArgs,
@@ -98,14 +101,20 @@ struct Created {
 
 impl CreateArgs {
     fn run(self) -> Outcome {
-        let format = self.format.output;
+        let (format, self_named) = (self.format.output, !self.address.is_empty());
         let (created, office) = self.create()?;
         match format {
             Format::Json => output::json(&created)?,
             Format::Table => output::data(format_args!("{}\n", created.line))?,
         }
-        output::note(created.told(seconds(office.now)));
-        office.warn("the token can be used only while one does, and its time runs");
+        output::note(created.told(seconds(office.now), &office.config.data_dir_flag()));
+        let until_then = match self_named {
+            true => "the token can be used only while one does, and its time runs",
+            false => {
+                "the token can be used only while one does, its time runs, and the address in it is the settings'"
+            }
+        };
+        office.warn(until_then);
         Ok(Exit::Ok)
     }
 
@@ -131,12 +140,12 @@ impl CreateArgs {
 }
 
 impl Created {
-    /// What the person who pastes it should know.
-    fn told(&self, now: u64) -> String {
+    /// What the person who pastes it should know. `flag` is what commands here need, to find the authority.
+    fn told(&self, now: u64, flag: &str) -> String {
         let name = self.name.as_ref().map(|name| format!(" named {name:?}")).unwrap_or_default();
         let mut text = format!(
-            "\nPaste it on the machine that is to be a {}{name}. It works once, until {} ({}); whoever has it can use it. \
-             To take it back: lineside token revoke {}",
+            "\nPaste it on the machine that is to be a {}{name}.\nIt works once, until {} ({}); whoever has it can use \
+             it.\nTo take it back: lineside token revoke {}{flag}",
             self.role,
             utc(self.expires),
             until(self.expires, now),
@@ -239,11 +248,21 @@ impl RevokeArgs {
         let office = self.office.open(what)?;
         let fail = |error| unusable_authority(what, &error);
         let rows = office.authority.tokens(office.now).map_err(fail)?;
-        let row = select(&rows, &self.id)?;
+        let row = select(&rows, &id(&self.id))?;
         match office.authority.revoke_token(row.id, office.now).map_err(fail)? {
             true => Ok(row.id.to_string()),
-            false => Err(not_open(row)),
+            false => Err(not_open(row, &office.config.data_dir_flag())),
         }
+    }
+}
+
+/// The id that is meant: of a whole token, or of the line with it, its own. The secret is never repeated.
+fn id(text: &str) -> String {
+    let last = text.split_whitespace().last().unwrap_or_default();
+    match last.parse::<Token>() {
+        Ok(token) => token.id().to_string(),
+        Err(_) if text.contains(TOKEN_MARK) => "ls1...".to_owned(),
+        Err(_) => text.to_owned(),
     }
 }
 
@@ -262,17 +281,17 @@ fn select<'a>(rows: &'a [TokenRow], wanted: &str) -> Result<&'a TokenRow, Failur
         _ => {
             let ids: Vec<_> = found.iter().map(|row| row.id.to_string()).collect();
             let what = format!("{wanted:?} can be {} tokens", ids.len());
-            Err(Failure::new(Exit::Failure, what, ids.join(", "), "give more of the id"))
+            Err(Failure::new(Exit::Failure, what, output::first(&ids), "give more of the id"))
         }
     }
 }
 
-fn not_open(row: &TokenRow) -> Failure {
+fn not_open(row: &TokenRow, flag: &str) -> Failure {
     let what = format!("the token {} cannot be taken back", row.id);
     let (why, remedy) = match (row.state, row.used_by) {
         (TokenState::Used, Some(node)) => (
             format!("the machine {node} has used it"),
-            format!("to shut that out: lineside certs revoke {node}"),
+            format!("to shut that out: lineside certs revoke {node}{flag}"),
         ),
         (TokenState::Used, None) | (TokenState::Open, _) => {
             ("it was used just now".to_owned(), "`lineside certs issued` tells by whom".to_owned())
@@ -338,7 +357,9 @@ mod tests {
             let (created, office) = order(&desk, role).create().unwrap();
             assert!(created.line.starts_with(begin) && !created.line.contains('\n'), "{}", created.line);
             assert!(created.token.ends_with("@10.0.0.7:7443"), "{}", created.token);
-            assert!(!created.told(seconds(office.now)).contains(&created.token), "the secret is told twice");
+            let told = created.told(seconds(office.now), " --data-dir /line");
+            assert!(!told.contains(&created.token), "the secret is told twice");
+            assert!(told.ends_with(&format!("token revoke {} --data-dir /line", created.id)), "{told}");
             let token: Token = created.token.parse().unwrap();
             assert_eq!(token.id().to_string(), created.id);
         }
@@ -365,8 +386,18 @@ mod tests {
         for nothing in ["", "ff"] {
             assert!(select(&rows, nothing).unwrap_err().text().contains("token list"));
         }
-        assert!(not_open(&rows[1]).text().contains("certs revoke 0909"));
-        assert!(not_open(&rows[2]).text().contains("expired"));
+        assert!(not_open(&rows[1], "").text().contains("certs revoke 0909"));
+        assert!(not_open(&rows[2], "").text().contains("expired"));
+    }
+
+    #[test]
+    fn a_token_is_also_meant_by_itself_and_its_secret_is_not_repeated() {
+        let desk = Desk::founded("press");
+        let (created, _) = order(&desk, Role::Node).create().unwrap();
+        assert_eq!([id("1a"), id("ls1.half.of.it"), id(&created.line)], ["1a", "ls1...", &created.id]);
+        let revoke = |text: &str| RevokeArgs { id: text.to_owned(), office: desk.office() }.revoke();
+        assert_eq!(revoke(&created.line).unwrap(), created.id);
+        assert!(revoke(&created.token).unwrap_err().text().contains("taken back already"));
     }
 
     #[test]

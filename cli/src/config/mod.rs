@@ -206,6 +206,19 @@ impl Config {
         self.member.data_dir.clone().unwrap_or_else(usual_data_dir)
     }
 
+    /// What a command that is told to a person needs, to find this data directory; nothing for the usual one.
+    pub(crate) fn data_dir_flag(&self) -> String {
+        let directory = self.data_dir();
+        if directory == usual_data_dir() {
+            return String::new();
+        }
+        let text = directory.display().to_string();
+        match text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+@".contains(c)) {
+            true => format!(" --data-dir {text}"),
+            false => format!(" --data-dir '{}'", text.replace('\'', "'\\''")),
+        }
+    }
+
     /// The model repository: as set, or `models` in the data directory.
     pub(crate) fn models_dir(&self) -> PathBuf {
         self.node.models.clone().unwrap_or_else(|| self.data_dir().join("models"))

@@ -158,10 +158,9 @@ fn every_other_sample_loads() {
 fn the_documentation_has_every_key_with_its_default_and_no_other() {
     let document = in_repository("docs/configuration.md");
     let row = |line: &str| {
-        let cells: Vec<_> = line.split('|').map(str::trim).collect();
-        let [_, key, default, _, _] = cells[..] else { return None };
-        let unquoted = |cell: &str| cell.strip_prefix('`')?.strip_suffix('`').map(str::to_owned);
-        Some((unquoted(key)?, unquoted(default)?))
+        let (key, rest) = line.strip_prefix("- `")?.split_once("` = `")?;
+        let (default, _) = rest.split_once("`: ")?;
+        Some((key.to_owned(), default.to_owned()))
     };
     let documented: Vec<_> = document.lines().filter_map(row).collect();
     let real: Vec<_> =

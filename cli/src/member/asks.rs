@@ -21,6 +21,10 @@ const BUSY_MAX: u32 = 3;
 /// Longest pause before a busy one is asked again.
 const PAUSE_MAX_MS: u64 = 5_000;
 
+/// How much longer than it was told a member waits at most, in parts: those that were turned away together do not come back
+/// together.
+const PAUSE_SPREAD: f64 = 1.0;
+
 /// Asks a member for the trust list that it goes by.
 pub(super) async fn fetch(mesh: &Mesh, from: Destination) -> Result<SignedTrust, String> {
     let call = Outbound::new(method::TRUST_GET, Empty {});
@@ -44,8 +48,12 @@ pub(super) async fn renew(
     };
     let mut reasons = Vec::new();
     if let Some(desk) = desk {
-        let answer = desk.renew(present.holder().clone(), params.clone()).await;
-        match use_it(answer.map_err(|fault| fault.to_string())) {
+        let answer = timeout(RENEW_WITHIN, desk.renew(present.holder().clone(), params.clone())).await;
+        let answer = answer.map_or_else(
+            |_| Err(format!("the authority here: no answer within {RENEW_WITHIN:?}; does its disk work?")),
+            |answer| answer.map_err(|fault| fault.to_string()),
+        );
+        match use_it(answer) {
             Ok(issued) => return Ok(issued),
             Err(reason) => reasons.push(reason),
         }
@@ -70,7 +78,8 @@ async fn ask(mesh: &Mesh, holder: Destination, params: &RenewParams) -> Result<E
         match mesh.call(holder, Outbound::new(method::CERTS_RENEW, params.clone())).await {
             Ok(reply) => return decode_part(&reply.result).map_err(|fault| fault.message),
             Err(CallFailure::Fault { fault, .. }) if fault.code == FaultCode::Busy && tries < BUSY_MAX => {
-                sleep(Duration::from_millis(fault.retry_after_ms.unwrap_or(1_000).min(PAUSE_MAX_MS))).await;
+                let pause = Duration::from_millis(fault.retry_after_ms.unwrap_or(1_000).min(PAUSE_MAX_MS));
+                sleep(pause.mul_f64(1.0 + PAUSE_SPREAD * rand::random::<f64>())).await;
             }
             Err(error) => return Err(error.to_string()),
         }

@@ -4,11 +4,11 @@
 //! machine changed the authority (a token, a revocation, a rotation), and tells the trust keeper of the new list.
 
 use std::{
-    fs, io,
+    collections::BTreeSet,
+    io,
     net::SocketAddr,
-    path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread,
@@ -18,8 +18,7 @@ use std::{
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use lineside_certs::{
-    AUTHORITY_DIRECTORY, Authority, AuthorityError, Clock, Identity, JoinCertificates, JoinRefusal,
-    PeerIdentity, RenewRefusal, disk,
+    Authority, AuthorityError, Clock, JoinCertificates, JoinRefusal, PeerIdentity, RenewRefusal,
 };
 use lineside_mesh::Enrolment;
 use lineside_wire::{Enrolled, Fault, FaultCode, JoinParams, NodeId, RenewParams, SignedTrust};
@@ -27,12 +26,8 @@ use tokio::{
     sync::{oneshot, watch},
     time::Instant,
 };
-use zeroize::Zeroizing;
 
-use crate::{
-    config::Config,
-    exit::{Exit, Failure, OrFail as _},
-};
+use super::office::behind;
 
 /// Jobs that wait. Each takes a few syncs of the disk; beyond, the caller asks again or elsewhere.
 const JOBS_MAX: usize = 8;
@@ -43,25 +38,48 @@ const BUSY_FOR_MS: u64 = 500;
 /// How often the desk looks for changes that others made on this machine.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// How often a list of another holder is taken in again that could not be written.
+const MERGE_EVERY: Duration = Duration::from_secs(30);
+
 /// How often the certificates that joiners are shown are made anew; they last a day.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(3600);
-
-/// Largest file with a passphrase: a line.
-const PASSPHRASE_BYTES_MAX: u64 = 4096;
 
 /// What is asked of the desk.
 enum Job {
     Join { params: JoinParams, exporter: [u8; 32], remote: SocketAddr, answer: Answer },
-    Renew { peer: Box<PeerIdentity>, params: RenewParams, answer: Answer },
+    Renew { peer: Box<PeerIdentity>, params: RenewParams, answer: Answer, _place: Place },
     Merge { seen: Box<SignedTrust> },
 }
 
 type Answer = oneshot::Sender<Result<Enrolled, Fault>>;
 
+/// Nodes whose renewal waits: each has one place, so that one that asks without end keeps nobody else away.
+type Waiting = Arc<Mutex<BTreeSet<NodeId>>>;
+
+/// The place of one, until it is dropped. The lock is held for a look-up.
+struct Place {
+    node: NodeId,
+    waiting: Waiting,
+}
+
+impl Place {
+    fn take(waiting: &Waiting, node: NodeId) -> Option<Self> {
+        let is_free = waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(node);
+        is_free.then(|| Self { node, waiting: Arc::clone(waiting) })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.node);
+    }
+}
+
 /// A way to the desk, cheap to clone. The thread ends with the last one.
 #[derive(Clone)]
 pub(super) struct Desk {
     jobs: SyncSender<Job>,
+    waiting: Waiting,
     certificates: Arc<ArcSwap<JoinCertificates>>,
     lists: watch::Receiver<Option<SignedTrust>>,
 }
@@ -84,11 +102,12 @@ impl Desk {
             version: None,
             refresh_at: Instant::now(),
             troubled: false,
+            missed: None,
         };
         // Before the first joiner can come.
         clerk.look();
         thread::Builder::new().name("lineside-authority".to_owned()).spawn(move || clerk.run(&jobs_out))?;
-        Ok(Self { jobs, certificates, lists })
+        Ok(Self { jobs, waiting: Waiting::default(), certificates, lists })
     }
 
     /// Told of every list that the authority signed. Closed when the desk is.
@@ -107,7 +126,10 @@ impl Desk {
         peer: PeerIdentity,
         params: RenewParams,
     ) -> BoxFuture<'static, Result<Enrolled, Fault>> {
-        self.ask(|answer| Job::Renew { peer: Box::new(peer), params, answer })
+        match Place::take(&self.waiting, peer.node) {
+            Some(_place) => self.ask(|answer| Job::Renew { peer: Box::new(peer), params, answer, _place }),
+            None => Box::pin(std::future::ready(Err(busy()))),
+        }
     }
 
     /// Takes in a list that came from elsewhere. Lost when the desk has much to do: it is told again.
@@ -166,6 +188,8 @@ struct Clerk {
     refresh_at: Instant,
     /// Whether the last look failed: told once.
     troubled: bool,
+    /// A list of another holder that could not be written, and when to try again.
+    missed: Option<(Box<SignedTrust>, Instant)>,
 }
 
 impl Clerk {
@@ -176,6 +200,7 @@ impl Clerk {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            self.merge_missed();
             if !self.look() {
                 return;
             }
@@ -184,25 +209,40 @@ impl Clerk {
 
     fn work(&mut self, job: Job) {
         let now = self.clock.now();
-        // Whoever asked may have gone: the work is done all the same, and a joiner that comes again gets it.
         match job {
+            // Whoever waited too long has gone, after a disk that hung, say: no token is used up and no certificate made for
+            // nobody. Who goes later has lost nothing: a joiner that comes again gets the same.
+            Job::Join { answer, .. } | Job::Renew { answer, .. } if answer.is_closed() => {}
             Job::Join { params, exporter, remote, answer } => {
                 let joined = self.authority.join(&params, &exporter, &remote.ip().to_string(), now);
                 let _gone = answer.send(joined.map_err(|refusal| join_fault(&refusal)));
             }
-            Job::Renew { peer, params, answer } => {
+            Job::Renew { peer, params, answer, _place } => {
                 let renewed = self.authority.renew(&peer, &params, now);
                 let _gone = answer.send(renewed.map_err(|refusal| renew_fault(&refusal)));
             }
-            Job::Merge { seen } => match self.authority.merge(&seen, now) {
-                Ok(true) => {
-                    tracing::info!("another holder of the authority's key revoked something: taken in");
+            Job::Merge { seen } => self.merge(seen),
+        }
+    }
+
+    fn merge(&mut self, seen: Box<SignedTrust>) {
+        // One that comes later holds what this one did: their numbers grow.
+        self.missed = None;
+        match self.authority.merge(&seen, self.clock.now()) {
+            Ok(true) => tracing::info!("another holder of the authority's key changed something: taken in"),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, "a trust list of another holder of the key was not taken in");
+                if let AuthorityError::File { .. } | AuthorityError::Busy(_) = error {
+                    self.missed = Some((seen, Instant::now() + MERGE_EVERY));
                 }
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "a trust list of another holder of the key was not taken in");
-                }
-            },
+            }
+        }
+    }
+
+    fn merge_missed(&mut self) {
+        if let Some((seen, _)) = self.missed.take_if(|(_, at)| *at <= Instant::now()) {
+            self.merge(seen);
         }
     }
 
@@ -247,13 +287,6 @@ impl Clerk {
     }
 }
 
-fn behind() {
-    tracing::warn!(
-        "the authority's key here signs no more: it was rotated on another machine; copy the directory of the \
-         authority from there, or remove this one"
-    );
-}
-
 /// One text for whatever is wrong with a token: the true reason is in the audit log, and is nobody's business outside.
 fn join_fault(refusal: &JoinRefusal) -> Fault {
     match refusal {
@@ -270,9 +303,11 @@ fn join_fault(refusal: &JoinRefusal) -> Fault {
 
 fn renew_fault(refusal: &RenewRefusal) -> Fault {
     match refusal {
-        RenewRefusal::Revoked | RenewRefusal::Role(_) => {
+        RenewRefusal::Revoked | RenewRefusal::InDoubt | RenewRefusal::Role(_) => {
             Fault::new(FaultCode::PermissionDenied, refusal.to_string())
         }
+        RenewRefusal::TooOften { within } => Fault::new(FaultCode::RateLimited, refusal.to_string())
+            .retry_after_ms(u64::try_from(within.as_millis()).unwrap_or(u64::MAX)),
         RenewRefusal::Request(_) => Fault::new(FaultCode::InvalidParams, refusal.to_string()),
         RenewRefusal::Authority(error) => cannot(error),
     }
@@ -280,84 +315,16 @@ fn renew_fault(refusal: &RenewRefusal) -> Fault {
 
 /// A full disk, say: told here in full, and to the caller that another try can help.
 fn cannot(error: &AuthorityError) -> Fault {
+    if let AuthorityError::Busy(_) = error {
+        return busy();
+    }
     tracing::warn!(%error, "the authority cannot issue a certificate now");
     Fault::new(FaultCode::Unreachable, "the authority cannot issue a certificate now; its log says why")
 }
 
-/// The authority below the data directory, if its key is there and can be used. What keeps it from being used is told
-/// here, and does not keep the member from working.
-///
-/// # Errors
-/// Others can read the key: nothing is started with that.
-pub(super) fn authority(config: &Config, identity: &Identity) -> Result<Option<Authority>, Failure> {
-    let directory = config.data_dir().join(AUTHORITY_DIRECTORY);
-    if !disk::is_there(&directory).unwrap_or(true) {
-        return Ok(None);
-    }
-    let loaded = match load(config, &directory) {
-        Ok(loaded) => loaded,
-        Err(AuthorityError::Missing(_)) => return Ok(None),
-        Err(error @ AuthorityError::Unsafe(_)) => {
-            return Err(error).or_fail(Exit::Config, "the authority's key is not safe to use", "");
-        }
-        Err(error) => {
-            tracing::error!(%error, "the authority on this machine cannot be used: no certificate is issued here");
-            return Ok(None);
-        }
-    };
-    let Some(authority) = loaded else { return Ok(None) };
-    if authority.cluster() != identity.cluster() {
-        tracing::error!(
-            authority = %authority.cluster(), own = %identity.cluster(),
-            "the authority on this machine is another cluster's: no certificate is issued here"
-        );
-        return Ok(None);
-    }
-    if !authority.is_current() {
-        behind();
-        return Ok(None);
-    }
-    Ok(Some(authority.with_lifetimes(config.lifetimes())))
-}
-
-/// `None` when the key has a passphrase that nobody gave, which was told.
-fn load(config: &Config, directory: &Path) -> Result<Option<Authority>, AuthorityError> {
-    if !Authority::is_locked(directory)? {
-        return Authority::load(directory).map(Some);
-    }
-    let Some(file) = &config.certs.passphrase_file.0 else {
-        tracing::warn!(
-            "the authority's key has a passphrase, so no certificate is issued or renewed here: name a file with it \
-             in certs.passphrase_file"
-        );
-        return Ok(None);
-    };
-    match passphrase(file) {
-        Ok(passphrase) => Authority::unlock(directory, &passphrase).map(Some),
-        Err(error) => {
-            tracing::warn!(
-                file = %file.display(), error,
-                "the passphrase of the authority's key cannot be read: no certificate is issued or renewed here"
-            );
-            Ok(None)
-        }
-    }
-}
-
-fn passphrase(file: &Path) -> Result<Zeroizing<String>, String> {
-    disk::check_secret(file).map_err(|error| error.to_string())?;
-    let length = fs::metadata(file).map_err(|error| error.to_string())?.len();
-    if PASSPHRASE_BYTES_MAX < length {
-        return Err(format!("it has {length} bytes, and a passphrase has at most {PASSPHRASE_BYTES_MAX}"));
-    }
-    let text = Zeroizing::new(fs::read_to_string(file).map_err(|error| error.to_string())?);
-    Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
+    use futures_util::FutureExt as _;
     use lineside_wire::Role;
 
     use super::*;
@@ -375,40 +342,128 @@ mod tests {
         assert_eq!(join_fault(&JoinRefusal::Unknown).code, FaultCode::PermissionDenied);
     }
 
+    fn peer(n: u8) -> PeerIdentity {
+        PeerIdentity {
+            cluster: lineside_wire::ClusterId::from_bytes([9; 16]),
+            node: NodeId::from_bytes([n; 16]),
+            role: Role::Node,
+            name: "press".to_owned(),
+            not_after: std::time::SystemTime::UNIX_EPOCH,
+            serial: String::new(),
+            generation: 1,
+        }
+    }
+
+    /// A desk that nobody works at yet, and its clerk.
+    fn desk_and_clerk(directory: &std::path::Path) -> (Desk, Clerk, Receiver<Job>) {
+        let authority = Authority::create(directory, "floor", std::time::SystemTime::now());
+        let (jobs, jobs_out) = sync_channel(JOBS_MAX);
+        let (lists_in, lists) = watch::channel(None);
+        let certificates = Arc::<ArcSwap<JoinCertificates>>::default();
+        let clerk = Clerk {
+            authority: authority.expect("a fresh directory"),
+            node: NodeId::from_bytes([1; 16]),
+            clock: Clock::system(),
+            lists: lists_in,
+            certificates: Arc::clone(&certificates),
+            version: None,
+            refresh_at: Instant::now(),
+            troubled: false,
+            missed: None,
+        };
+        (Desk { jobs, waiting: Waiting::default(), certificates, lists }, clerk, jobs_out)
+    }
+
+    #[tokio::test]
+    async fn nothing_is_signed_for_those_who_gave_up_waiting() {
+        let home = tempfile::tempdir().expect("a directory");
+        let (desk, mut clerk, jobs) = desk_and_clerk(&home.path().join("ca"));
+        let cluster = clerk.authority.cluster();
+        let request = lineside_certs::CertificateRequest::new();
+        let params = RenewParams { csr: request.csr().to_vec().into() };
+        let ask = |n| desk.renew(PeerIdentity { cluster, ..peer(n) }, params.clone());
+        let (gone, waiting) = (ask(1), ask(2));
+        drop(gone);
+        while let Ok(job) = jobs.try_recv() {
+            clerk.work(job);
+        }
+        waiting.await.expect("whoever waits is served");
+        assert_eq!(clerk.authority.issued().expect("the disk works").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_has_those_in_the_queue_wait_and_nobody_else() {
+        let home = tempfile::tempdir().expect("a directory");
+        let directory = home.path().join("ca");
+        let authority = Authority::create(&directory, "floor", std::time::SystemTime::now());
+        let authority = authority.expect("a fresh directory");
+        let cluster = authority.cluster();
+        let desk = Desk::open(authority, NodeId::from_bytes([1; 16]), Clock::system()).expect("a thread");
+        let request = lineside_certs::CertificateRequest::new();
+        let params = RenewParams { csr: request.csr().to_vec().into() };
+        let ask = |n| desk.renew(PeerIdentity { cluster, ..peer(n) }, params.clone());
+        let hangs = std::fs::File::open(directory.join("lock")).expect("it is there");
+        hangs.lock().expect("nobody has it");
+
+        // One is at work, or will be; so many wait behind it; all others hear at once that there is no room.
+        let mut waiting = Vec::new();
+        for mut answer in (1..=50).map(ask) {
+            match (&mut answer).now_or_never() {
+                Some(told) => assert_eq!(told.expect_err("there is no room").code, FaultCode::Busy),
+                None => waiting.push(answer),
+            }
+        }
+        let places = JOBS_MAX..=JOBS_MAX + 1;
+        assert!(places.contains(&waiting.len()), "{} wait", waiting.len());
+        let _at_once = desk.certificates();
+        assert_eq!(ask(1).await.expect_err("it waits already").code, FaultCode::Busy);
+        drop(hangs);
+        for answer in waiting {
+            answer.await.expect("the disk works again");
+        }
+        ask(1).await.expect("it waits no more");
+    }
+
     #[test]
-    fn a_passphrase_is_one_line_of_a_private_file() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let file = directory.path().join("passphrase");
-        fs::write(&file, "three blind mice\n").expect("writable");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("its owner may");
-        assert!(passphrase(&file).expect_err("others can read it").contains("chmod 600"));
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("its owner may");
-        assert_eq!(*passphrase(&file).expect("private"), "three blind mice");
-        fs::write(&file, vec![b'x'; 5000]).expect("writable");
-        assert!(passphrase(&file).is_err());
+    fn what_another_holder_changed_is_taken_in_once_the_disk_has_room_again() {
+        let home = tempfile::tempdir().expect("a directory");
+        let [first, second] = ["first", "second"].map(|name| home.path().join(name));
+        let (_desk, mut clerk, _jobs) = desk_and_clerk(&first);
+        let copied = std::process::Command::new("cp").arg("-a").args([&first, &second]).status();
+        assert!(copied.expect("cp can be run").success());
+        let other = Authority::load(&second).expect("a copy is as good");
+        let (node, now) = (NodeId::from_bytes([7; 16]), std::time::SystemTime::now());
+        other.revoke(&lineside_certs::Revoke::Node(node), now).expect("the disk works");
+        let told = other.trust().expect("the disk works");
+
+        // Nothing can be appended to a directory: as with a full disk, but also for root.
+        let (audit, aside) = (first.join("audit.jsonl"), first.join("aside"));
+        std::fs::rename(&audit, &aside).expect("writable");
+        std::fs::create_dir(&audit).expect("writable");
+        clerk.merge(Box::new(told.clone()));
+        assert!(clerk.missed.is_some() && clerk.authority.trust().expect("readable") != told);
+        std::fs::remove_dir(&audit).expect("it is empty");
+        std::fs::rename(&aside, &audit).expect("writable");
+        clerk.merge_missed();
+        assert!(clerk.missed.is_some(), "not before its time");
+        clerk.missed.as_mut().expect("it was missed").1 = Instant::now();
+        clerk.merge_missed();
+        assert!(clerk.missed.is_none());
+        assert_eq!(clerk.authority.trust().expect("readable"), told);
     }
 
     #[tokio::test]
     async fn a_full_desk_says_busy_at_once_and_a_closed_one_says_so() {
         let (jobs, jobs_out) = sync_channel(1);
         let (lists_in, lists) = watch::channel(None);
-        let desk = Desk { jobs, certificates: Arc::default(), lists };
-        let peer = PeerIdentity {
-            cluster: lineside_wire::ClusterId::from_bytes([9; 16]),
-            node: NodeId::from_bytes([1; 16]),
-            role: Role::Node,
-            name: "press".to_owned(),
-            not_after: std::time::SystemTime::UNIX_EPOCH,
-            serial: String::new(),
-            generation: 1,
-        };
-        let ask = || desk.renew(peer.clone(), RenewParams { csr: Vec::new().into() });
-        let waiting = ask();
-        assert_eq!(ask().await.expect_err("one job fills it").code, FaultCode::Busy);
+        let desk = Desk { jobs, waiting: Waiting::default(), certificates: Arc::default(), lists };
+        let ask = |n| desk.renew(peer(n), RenewParams { csr: Vec::new().into() });
+        let waiting = ask(1);
+        assert_eq!(ask(2).await.expect_err("one job fills it").code, FaultCode::Busy);
         assert!(desk.is_open());
         drop((jobs_out, lists_in));
         assert_eq!(waiting.await.expect_err("nobody works").code, FaultCode::Unreachable);
-        assert_eq!(ask().await.expect_err("nobody works").code, FaultCode::Unreachable);
+        assert_eq!(ask(3).await.expect_err("nobody works").code, FaultCode::Unreachable);
         assert!(!desk.is_open());
     }
 }

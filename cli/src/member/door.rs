@@ -7,7 +7,7 @@ use lineside_gateway::{Cluster, GatewayConfig, TrustReport};
 use lineside_mesh::Mesh;
 use lineside_wire::{ClusterStatus, MembersResult, ModelInfo};
 
-use super::{keeper::TrustCounts, known::Known};
+use super::{known::Known, report::TrustCounts};
 use crate::config::Gateway;
 
 /// Shards of a door by itself when nobody says how many: more than this many cores a LAN does not keep busy.

@@ -17,7 +17,7 @@ use lineside_client::{EnrolFailure, TokenFate, enrol};
 use lineside_wire::{RenewParams, Role};
 use tokio::{net::lookup_host, time::timeout};
 
-use super::{Roles, RunOptions, desk, home::state_directory};
+use super::{Roles, RunOptions, home::state_directory, office};
 use crate::{
     config::Config,
     exit::{Exit, Failure, OrFail as _},
@@ -84,7 +84,7 @@ pub(super) async fn enter(config: &Config, roles: Roles, options: &RunOptions) -
              clock"
         );
     }
-    let authority = desk::authority(config, &identity)?;
+    let authority = office::authority(config, &identity)?;
     let identity = valid(config, identity, authority.as_ref(), clock.now())?;
     let seeds = match &options.join {
         Some(token) => seeds(token).await,

@@ -1,28 +1,21 @@
 //! Keeps this member's certificate and trust list up to date, as long as it runs.
 //!
 //! ```text
-//!   view: who goes by a newer list ─► lists ── trust.get ──► member          ┌► disk, then
-//!   desk: a list signed here ─────────────────────────────────────────► verified ─► Credentials ─► every mesh
-//!   clock ─► renewal: due ── certs.renew ──► desk, or a member with the key ─┘        └► own state ─► gossip
+//!   view: who goes by a newer list ─► lists ── trust.get ──► member          ┌► Credentials ─► every mesh
+//!   desk: a list signed here ─────────────────────────────────────────► verified ─► own state ─► gossip
+//!   clock ─► renewal: due ── certs.renew ──► desk, or a member with the key ─┘        └► saving ─► disk
 //! ```
 //!
-//! What to do when is decided in `lists` and `renewal`; here it is done. What cannot be written to the disk is used all
-//! the same. For a trust list that is the safe side: it trusts less than the one before, and after a restart the others
-//! tell it again. For a certificate it is safe because the one on the disk stays good until its own end: a restart falls
-//! back to it and renews again, while not using the new one would shut this member out for a full disk.
+//! What to do when is decided in `lists`, `renewal` and `saving`; here it is begun. Nothing here waits: what may take its time
+//! is a job beside the loop, with an end. So neither a silent member nor a disk that hangs holds up a revocation.
 
 use std::{
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use lineside_certs::{Alarm, Credentials, Identity, Issued, Trust, TrustError, Verdict};
+use lineside_certs::{Credentials, Identity, Issued, Trust, TrustError};
 use lineside_discovery::{ClusterView, Discovery, Member};
-use lineside_gateway::TrustReport;
 use lineside_mesh::{Destination, Mesh};
 use lineside_wire::{MemberState, NodeId, SignedTrust};
 use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
@@ -38,7 +31,8 @@ use super::{
     lists::{Lists, Seen, Worth},
     own::Own,
     renewal::Plan,
-    saving::{on_thread, save},
+    report::{TrustCounts, tell_alarm, tell_renewed, tell_trust},
+    saving::{Place, Saving, Told},
 };
 
 /// Members with the key that are asked in one try.
@@ -47,48 +41,17 @@ const HOLDERS_MAX: usize = 4;
 /// How long a member that has just started waits to see one with the authority's key, before that is a failure.
 const START_GRACE: Duration = Duration::from_secs(10);
 
-/// How often what could not be written is tried again.
-const WRITE_EVERY: Duration = Duration::from_secs(60);
-
-/// How often the time is kept for the next start.
-const CLOCK_EVERY: Duration = Duration::from_secs(3600);
+/// How often a desk that was full is asked again to take in a list.
+const MERGE_EVERY: Duration = Duration::from_secs(1);
 
 /// Longest sleep: the system's clock may be set at any time, and certificates come near their end.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// And shortest, so that nothing that is due and cannot be done makes a busy loop.
 const SLEEP_MIN: Duration = Duration::from_millis(50);
 
-/// What is counted for the metrics.
-pub(crate) struct TrustCounts {
-    credentials: Credentials,
-    renewed: AtomicU64,
-    failed: AtomicU64,
-}
-
-impl TrustCounts {
-    /// Nothing was renewed yet.
-    pub(super) fn new(credentials: Credentials) -> Arc<Self> {
-        Arc::new(Self { credentials, renewed: AtomicU64::new(0), failed: AtomicU64::new(0) })
-    }
-
-    /// How things are now.
-    pub(super) fn report(&self) -> TrustReport {
-        let identity = self.credentials.identity();
-        TrustReport {
-            certificate_left: identity.expires_in(self.credentials.clock().now()).unwrap_or_default(),
-            renewals: self.renewed.load(Ordering::Relaxed),
-            renewals_failed: self.failed.load(Ordering::Relaxed),
-            trust_number: identity.trust().stamp().number,
-        }
-    }
-}
-
 /// What the keeper works with.
 pub(super) struct Parts {
-    /// The directory of the identity.
-    pub(super) directory: PathBuf,
-    /// Where the time is kept.
-    pub(super) state: PathBuf,
+    pub(super) place: Arc<Place>,
     pub(super) credentials: Credentials,
     pub(super) own: Arc<Own>,
     pub(super) discovery: Discovery,
@@ -110,27 +73,23 @@ pub(super) fn describe(state: &mut MemberState, identity: &Identity, authority: 
 enum Done {
     List { node: NodeId, list: Result<SignedTrust, String> },
     Renewed(Result<Issued, String>),
-}
-
-/// What is in force and not on the disk.
-struct Unsaved {
-    issued: Option<Arc<Issued>>,
-    again_at: Instant,
+    Written(Result<(), String>),
 }
 
 pub(super) struct Keeper {
     parts: Parts,
     plan: Plan,
     lists: Lists,
+    saving: Saving,
     jobs: JoinSet<Done>,
     renewing: bool,
     /// Nobody with the key was there when a renewal was due.
     waits: bool,
     /// A failure of this certificate's renewal was told.
     told: bool,
-    unsaved: Option<Unsaved>,
+    /// A list that the desk had no room for.
+    unmerged: Option<SignedTrust>,
     started: Instant,
-    keep_clock_at: Instant,
     rng: StdRng,
 }
 
@@ -143,13 +102,13 @@ impl Keeper {
             parts,
             plan,
             lists: Lists::default(),
+            saving: Saving::new(now),
             jobs: JoinSet::new(),
             renewing: false,
             waits: false,
             told: false,
-            unsaved: None,
+            unmerged: None,
             started: now,
-            keep_clock_at: now,
             rng,
         }
     }
@@ -167,18 +126,18 @@ impl Keeper {
                 changed = views.changed() => if changed.is_err() {
                     return "discovery";
                 },
-                Some(done) = self.jobs.join_next() => if self.take(done).await.is_err() {
+                Some(done) = self.jobs.join_next() => if self.take(done).is_err() {
                     return "the trust keeper";
                 },
                 list = next_signed(&mut signed) => match list {
-                    Some(list) => self.take_signed_here(&list).await,
+                    Some(list) => self.take_signed_here(&list),
                     None => {
                         signed = None;
                         self.parts.mesh.set_enrolment(None);
                         self.tell();
                     }
                 },
-                () = sleep(wake) => self.tick().await,
+                () = sleep(wake) => {}
             }
         }
     }
@@ -204,6 +163,18 @@ impl Keeper {
         let holders = others.iter().filter(has_key);
         let to = |member: &&Arc<Member>| Destination { node: member.node, address: member.address };
         self.begin_renewal(holders.map(to).collect());
+        self.begin_writing();
+        if let Some(list) = self.unmerged.take() {
+            self.merge(&list);
+        }
+    }
+
+    fn begin_writing(&mut self) {
+        while let Some(write) = self.saving.next(Instant::now()) {
+            let (place, credentials) = (Arc::clone(&self.parts.place), &self.parts.credentials);
+            let writing = write.to(place, credentials.identity(), credentials.clock().clone());
+            self.jobs.spawn(async move { Done::Written(writing.await) });
+        }
     }
 
     fn begin_renewal(&mut self, mut holders: Vec<Destination>) {
@@ -231,58 +202,72 @@ impl Keeper {
         self.jobs.spawn(async move { Done::Renewed(renew(&present, desk, &mesh, &holders).await) });
     }
 
-    async fn take(&mut self, done: Result<Done, JoinError>) -> Result<(), JoinError> {
+    fn take(&mut self, done: Result<Done, JoinError>) -> Result<(), JoinError> {
         match done? {
-            Done::List { node, list } => {
-                let worth = self.take_list(node, list).await;
-                self.lists.answered(node, worth, Instant::now());
-            }
+            Done::List { node, list } => self.take_list(node, list),
             Done::Renewed(renewed) => {
                 self.renewing = false;
                 match renewed {
-                    Ok(issued) => self.take_certificate(issued).await,
+                    Ok(issued) => self.take_certificate(issued),
                     Err(reason) => self.not_renewed(&reason),
                 }
+            }
+            Done::Written(written) => {
+                let told = self.saving.ended(written.is_ok(), Instant::now());
+                tell_written(told, &written.err().unwrap_or_default());
             }
         }
         Ok(())
     }
 
-    /// Takes a list that a member told.
-    async fn take_list(&mut self, node: NodeId, list: Result<SignedTrust, String>) -> Worth {
-        let list = match list {
-            Ok(list) => list,
-            Err(reason) => {
-                tracing::debug!(%node, reason, "no trust list from this member");
-                return Worth::Nothing;
-            }
+    /// Takes what a member answered that was asked for its list.
+    fn take_list(&mut self, node: NodeId, list: Result<SignedTrust, String>) {
+        let (worth, reason) = match list {
+            Ok(list) => match self.judge_list(&list) {
+                Ok(worth) => (worth, String::new()),
+                Err(error) => (Worth::Bad, error.to_string()),
+            },
+            Err(reason) => (Worth::Nothing, reason),
         };
-        match self.parts.credentials.identity().trust().succeed(&list) {
-            Ok(trust) => {
-                self.adopt(trust).await;
-                self.merge(&list);
-                Worth::Taken
+        let is_news = self.lists.answered(node, worth, Instant::now());
+        match worth {
+            Worth::Bad if is_news => {
+                tracing::warn!(%node, reason, "this member told a trust list that is not taken");
             }
-            // Of a second holder of the key. When the desk here is full, the same is told again.
-            Err(TrustError::SameNumber(_)) if self.merge(&list) => Worth::Taken,
-            Err(TrustError::SameNumber(_) | TrustError::Older { .. }) => Worth::Nothing,
-            Err(error) => {
-                tracing::warn!(%node, %error, "this member told a trust list that is not taken");
-                Worth::Bad
-            }
+            Worth::Bad | Worth::Nothing => tracing::debug!(%node, reason, "no trust list from this member"),
+            Worth::Taken => {}
         }
     }
 
-    /// Lets the authority here take in what another one signed. False when it has too much to do, or is not here.
-    fn merge(&self, list: &SignedTrust) -> bool {
-        self.desk().is_some_and(|desk| desk.merge(list.clone()))
+    fn judge_list(&mut self, list: &SignedTrust) -> Result<Worth, TrustError> {
+        match self.parts.credentials.identity().trust().succeed(list) {
+            Ok(trust) => {
+                self.adopt(trust);
+                self.merge(list);
+                Ok(Worth::Taken)
+            }
+            // Of a second holder of the key.
+            Err(TrustError::SameNumber(_)) if self.desk().is_some() => {
+                self.merge(list);
+                Ok(Worth::Taken)
+            }
+            Err(TrustError::SameNumber(_) | TrustError::Older { .. }) => Ok(Worth::Nothing),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lets the authority here, if it is, take in what another one signed; later, when it has too much to do now.
+    fn merge(&mut self, list: &SignedTrust) {
+        if self.desk().is_some_and(|desk| !desk.merge(list.clone())) {
+            self.unmerged = Some(list.clone());
+        }
     }
 
     /// Takes a list that the authority on this machine signed.
-    async fn take_signed_here(&mut self, list: &SignedTrust) {
+    fn take_signed_here(&mut self, list: &SignedTrust) {
         let identity = self.parts.credentials.identity();
         match identity.trust().succeed(list) {
-            Ok(trust) => self.adopt(trust).await,
+            Ok(trust) => self.adopt(trust),
             Err(TrustError::SameNumber(_)) => {}
             Err(error) => {
                 // The cluster is ahead of the authority here: a copy of its directory that was kept for a while.
@@ -294,56 +279,49 @@ impl Keeper {
         }
     }
 
-    async fn adopt(&mut self, trust: Trust) {
-        let present = self.parts.credentials.identity();
-        let (number, issuing) = (trust.stamp().number, trust.issuing());
-        let next = Arc::new(present.with_trust(trust));
-        self.store(Arc::clone(&next), None).await;
-        let revoked = next.trust().judge(next.holder()) == Verdict::Revoked;
-        self.parts.credentials.replace(next);
+    /// Puts a list in force at once: whom it shuts out is not to stay for as long as a disk takes.
+    fn adopt(&mut self, trust: Trust) {
+        let issuing = trust.issuing();
+        let next = Arc::new(self.parts.credentials.identity().with_trust(trust));
+        tell_trust(&next);
+        self.put_in_force(next, None);
         let now = self.now();
         self.plan.issues(issuing, now, &mut self.rng);
-        self.tell();
-        tracing::info!(number, issuing, "a new trust list is in force");
-        if revoked {
-            tracing::error!(
-                "this member was revoked: the others refuse it; to let the machine back in, move its identity \
-                 directory away and join anew with a token"
-            );
-        }
     }
 
-    async fn take_certificate(&mut self, issued: Issued) {
+    fn take_certificate(&mut self, issued: Issued) {
         let present = self.parts.credentials.identity();
         let renewed = match Identity::of(&issued) {
             Ok(renewed) => renewed,
             Err(error) => return self.not_renewed(&error.to_string()),
         };
-        let newer = renewed.trust().signed().and_then(|list| present.trust().succeed(list).ok());
-        let has_newer = newer.is_some();
-        let renewed = Arc::new(renewed.with_trust(newer.unwrap_or_else(|| present.trust().clone())));
-        self.store(Arc::clone(&renewed), Some(Arc::new(issued))).await;
+        let newer = renewed.trust().signed().cloned();
+        let newer = newer.and_then(|list| Some((present.trust().succeed(&list).ok()?, list)));
+        let (trust, newer) =
+            newer.map_or((present.trust().clone(), None), |(trust, list)| (trust, Some(list)));
+        let renewed = Arc::new(renewed.with_trust(trust));
         let now = self.now();
         self.plan = plan(&renewed, now, &mut self.rng);
         self.told = false;
-        self.parts.counts.renewed.fetch_add(1, Ordering::Relaxed);
-        tracing::info!(
-            serial = renewed.holder().serial,
-            generation = renewed.holder().generation,
-            good_for_s = renewed.expires_in(now).unwrap_or_default().as_secs(),
-            "the certificate was renewed"
-        );
-        if has_newer {
-            tracing::info!(number = renewed.trust().stamp().number, "a new trust list is in force");
+        self.parts.counts.count(true);
+        tell_renewed(&renewed, renewed.expires_in(now).unwrap_or_default().as_secs());
+        if let Some(list) = newer {
+            tell_trust(&renewed);
+            self.merge(&list);
         }
-        self.parts.credentials.replace(renewed);
+        self.put_in_force(renewed, Some(issued));
+    }
+
+    fn put_in_force(&mut self, identity: Arc<Identity>, issued: Option<Issued>) {
+        self.parts.credentials.replace(identity);
+        self.saving.changed(issued, Instant::now());
         self.tell();
     }
 
     fn not_renewed(&mut self, reason: &str) {
         let now = self.now();
         self.plan.failed(now, &mut self.rng);
-        self.parts.counts.failed.fetch_add(1, Ordering::Relaxed);
+        self.parts.counts.count(false);
         if std::mem::replace(&mut self.told, true) {
             tracing::debug!(reason, "the certificate was not renewed");
         } else {
@@ -356,59 +334,9 @@ impl Keeper {
 
     fn alarm(&mut self) {
         let now = self.now();
-        let left_s = self.parts.credentials.identity().expires_in(now).unwrap_or_default().as_secs();
-        match self.plan.alarm(now) {
-            Some(Alarm::Warn) => tracing::warn!(
-                left_s,
-                "three quarters of this member's certificate are over and it was not renewed: see that a member with \
-                 the authority's key runs and is reached"
-            ),
-            Some(Alarm::Error) => tracing::error!(
-                left_s,
-                "this member's certificate ends soon, and then nobody talks to it: start a member with the authority's \
-                 key"
-            ),
-            Some(Alarm::Expired) => tracing::error!(
-                "this member's certificate has ended: the others refuse it; move its identity directory away and join \
-                 anew with a token"
-            ),
-            Some(Alarm::None) | None => {}
-        }
-    }
-
-    /// Writes a certificate or the trust list, before it is in force.
-    async fn store(&mut self, identity: Arc<Identity>, issued: Option<Arc<Issued>>) {
-        let pending = self.unsaved.take().and_then(|unsaved| unsaved.issued);
-        let issued = issued.or(pending);
-        let written = save(self.parts.directory.clone(), issued.clone(), identity).await;
-        if let Err(error) = written {
-            tracing::warn!(
-                error, again_in = ?WRITE_EVERY,
-                "a new certificate or trust list could not be written: it is used all the same, and a restart would \
-                 begin with the one before"
-            );
-            self.unsaved = Some(Unsaved { issued, again_at: Instant::now() + WRITE_EVERY });
-        }
-    }
-
-    /// What has its time.
-    async fn tick(&mut self) {
-        let now = Instant::now();
-        if self.unsaved.as_ref().is_some_and(|unsaved| unsaved.again_at <= now) {
-            self.store(self.parts.credentials.identity(), None).await;
-            if self.unsaved.is_none() {
-                tracing::info!("what could not be written before is on the disk now");
-            }
-        }
-        if self.keep_clock_at <= now {
-            self.keep_clock_at = now + CLOCK_EVERY;
-            let (clock, state) = (self.parts.credentials.clock().clone(), self.parts.state.clone());
-            let not_after = self.parts.credentials.identity().not_after();
-            let kept =
-                on_thread(move || clock.keep(&state, not_after).map_err(|error| error.to_string())).await;
-            if let Err(error) = kept {
-                tracing::warn!(error, "the time cannot be kept for the next start");
-            }
+        let left = self.parts.credentials.identity().expires_in(now).unwrap_or_default();
+        if let Some(alarm) = self.plan.alarm(now) {
+            tell_alarm(alarm, left.as_secs());
         }
     }
 
@@ -421,11 +349,8 @@ impl Keeper {
             false if self.plan.is_due(wall) && now < grace => grace - now,
             false => self.plan.due().duration_since(wall).unwrap_or_default(),
         };
-        let times = [
-            Some(self.keep_clock_at),
-            self.lists.next_wake(),
-            self.unsaved.as_ref().map(|unsaved| unsaved.again_at),
-        ];
+        let merge = self.unmerged.as_ref().map(|_| now + MERGE_EVERY);
+        let times = [self.saving.next_wake(), self.lists.next_wake(now), merge];
         let soonest = times.into_iter().flatten().map(|time| time.saturating_duration_since(now)).min();
         soonest.map_or(plan, |soonest| soonest.min(plan)).clamp(SLEEP_MIN, SLEEP_MAX)
     }
@@ -450,6 +375,19 @@ impl Keeper {
 
 fn plan(identity: &Identity, now: SystemTime, rng: &mut StdRng) -> Plan {
     Plan::new(identity.renewal(), identity.holder().generation, identity.trust().issuing(), now, rng)
+}
+
+fn tell_written(told: Told, error: &str) {
+    match told {
+        Told::Nothing => {}
+        Told::Failed(again_in) => tracing::warn!(
+            error,
+            ?again_in,
+            "what a restart begins with (certificate, trust list, time) could not be written: what is new is used all the \
+             same, and written later"
+        ),
+        Told::Mended => tracing::info!("what could not be written before is on the disk now"),
+    }
 }
 
 /// The next list that is signed on this machine; `None` once, when none will be any more.

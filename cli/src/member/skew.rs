@@ -14,6 +14,10 @@ use lineside_wire::NodeId;
 /// From how much on a person is told. Certificates are backdated by an hour, so nothing fails yet.
 pub(crate) const CLOCK_APART_MAX: Duration = Duration::from_secs(5 * 60);
 
+/// Within how much a clock counts as set right, so that it is told again when it goes wrong again. Less than
+/// [`CLOCK_APART_MAX`]: one that is just that far off would be told at every greeting.
+const CLOCK_RIGHT_MAX: Duration = Duration::from_secs(4 * 60);
+
 /// What a person is to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Apart {
@@ -30,6 +34,8 @@ pub(super) struct Skews(Mutex<Clocks>);
 #[derive(Debug, Default)]
 struct Clocks {
     met: BTreeMap<NodeId, Met>,
+    /// Greetings so far.
+    greetings: u64,
     told_ours: bool,
     /// Ours is known to be wrong, and was told at the start: nothing about clocks is news.
     ours_is_wrong: bool,
@@ -39,6 +45,8 @@ struct Clocks {
 struct Met {
     ahead_ms: i64,
     told: bool,
+    /// The number of its last greeting.
+    greeting: u64,
 }
 
 impl Skews {
@@ -65,13 +73,15 @@ impl Skews {
 
 impl Clocks {
     fn note(&mut self, node: NodeId, ahead_ms: i64) -> Option<Apart> {
-        // As many as a cluster has members; ids that come and go beyond that are not worth memory.
+        // As many as a cluster has members: beyond that, the one that was not met for longest has most likely gone.
         if self.met.len() == MEMBERS_MAX && !self.met.contains_key(&node) {
-            return None;
+            let oldest = self.met.iter().min_by_key(|(_, met)| met.greeting).map(|(node, _)| *node);
+            oldest.and_then(|oldest| self.met.remove(&oldest));
         }
-        let met = self.met.entry(node).or_insert(Met { ahead_ms, told: false });
-        met.ahead_ms = ahead_ms;
-        if !is_apart(ahead_ms) {
+        self.greetings += 1;
+        let met = self.met.entry(node).or_insert(Met { ahead_ms, told: false, greeting: 0 });
+        (met.ahead_ms, met.greeting) = (ahead_ms, self.greetings);
+        if is_within(ahead_ms, CLOCK_RIGHT_MAX) {
             met.told = false;
         }
         if self.ours_is_wrong {
@@ -101,7 +111,11 @@ impl Clocks {
 
 /// Whether a clock is so far off that a person has to know.
 pub(crate) fn is_apart(ahead_ms: i64) -> bool {
-    CLOCK_APART_MAX.as_millis() < u128::from(ahead_ms.unsigned_abs())
+    !is_within(ahead_ms, CLOCK_APART_MAX)
+}
+
+fn is_within(ahead_ms: i64, most: Duration) -> bool {
+    u128::from(ahead_ms.unsigned_abs()) <= most.as_millis()
 }
 
 /// This machine's clock in milliseconds since 1970; never 0, which says nothing.
@@ -136,6 +150,13 @@ mod tests {
         assert!(skews.met(node(1), NOON - HOUR, NOON).is_some());
         assert!(skews.met(node(1), NOON, NOON).is_none());
         assert_eq!(skews.met(node(1), NOON - HOUR, NOON), Some(Apart::Theirs(-3_600_000)));
+    }
+
+    #[test]
+    fn a_clock_that_is_just_so_far_off_is_not_told_at_every_greeting() {
+        let skews = Skews::default();
+        let told = (0..100).filter(|n| skews.met(node(1), NOON + 299_990 + (n % 2) * 20, NOON).is_some());
+        assert_eq!(told.count(), 1);
     }
 
     #[test]
@@ -174,5 +195,8 @@ mod tests {
             skews.met(NodeId::from_bytes(id), NOON, NOON);
         }
         assert_eq!(skews.0.lock().unwrap().met.len(), MEMBERS_MAX);
+        // Who was met last is known, and told of; the first one is forgotten.
+        assert!(skews.of(NodeId::from_bytes([0; 16])).is_none());
+        assert!(skews.met(node(9), NOON + HOUR, NOON).is_some() && skews.of(node(9)).is_some());
     }
 }

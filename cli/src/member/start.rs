@@ -21,10 +21,12 @@ use super::{
     door::{self, DoorCluster},
     enter::{self, Entered, Way},
     home::{self, state_directory},
-    keeper::{self, Keeper, TrustCounts},
+    keeper::{self, Keeper},
     known::Known,
     links::{DiscoveryCell, MemberPresence, MeshCarrier},
     own::Own,
+    report::TrustCounts,
+    saving::Place,
     service::MemberService,
     skew::Skews,
     stop::Ended,
@@ -112,8 +114,10 @@ fn serve(config: &Config, roles: Roles, home: InUse, entered: Entered) -> Result
     drop(service.known.set(Arc::clone(&known)));
     let mut upkeep = keep_up(&own, &node, &discovery, &known);
     let keeper = keeper::Parts {
-        directory: config.data_dir().join(IDENTITY_DIRECTORY),
-        state: state_directory(config),
+        place: Arc::new(Place {
+            identity: config.data_dir().join(IDENTITY_DIRECTORY),
+            state: state_directory(config),
+        }),
         credentials,
         own: Arc::clone(&own),
         discovery: discovery.clone(),

@@ -151,9 +151,10 @@ fn greeting(
             TOKEN_LIFETIME.as_secs() / 60,
             data.display(),
         )),
-        None if *way == Way::Made => {
-            text.push_str("  For each further machine, make a line here: lineside token create\n");
-        }
+        None if own.authority || *way == Way::Made => text.push_str(&format!(
+            "  For each further machine, make a line here: lineside token create --data-dir {}\n",
+            data.display(),
+        )),
         None => {}
     }
     text

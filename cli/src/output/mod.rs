@@ -38,6 +38,18 @@ pub(crate) fn colours(terminal: bool) -> bool {
     terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
+/// How many of several things an error names.
+const NAMED_MAX: usize = 5;
+
+/// The first of several things, and how many more there are.
+pub(crate) fn first(things: &[String]) -> String {
+    let (named, more) = things.split_at(things.len().min(NAMED_MAX));
+    match more.len() {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
 /// Writes data to stdout.
 ///
 /// # Errors
@@ -59,4 +71,16 @@ pub(crate) fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 /// Writes a line for the person at the keyboard to stderr; if nobody is there, it is lost.
 pub(crate) fn note(text: impl Display) {
     let _closed = writeln!(io::stderr().lock(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_things_the_first_are_named() {
+        let things: Vec<_> = (1..=7).map(|n| n.to_string()).collect();
+        assert_eq!(first(&things[..5]), "1, 2, 3, 4, 5");
+        assert_eq!(first(&things), "1, 2, 3, 4, 5 and 2 more");
+    }
 }

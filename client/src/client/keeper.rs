@@ -10,11 +10,11 @@ mod sources;
 
 use std::{sync::Arc, time::Duration};
 
-use lineside_certs::{Credentials, IdentityError, Trust, TrustError};
+use lineside_certs::{Credentials, Identity, IdentityError, Trust, TrustError};
 use lineside_wire::{Empty, SignedTrust, method};
 use tokio::{
     sync::oneshot,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{debug, info, warn};
 
@@ -28,6 +28,9 @@ const TRUST_WITHIN: Duration = Duration::from_secs(2);
 
 /// Members that are asked for a trust list before the renewal has its turn.
 const ASKED_MAX: usize = 8;
+
+/// Longest wait for a disk: what is to be read or written there is not needed to go on.
+const FILES_WITHIN: Duration = Duration::from_secs(10);
 
 /// Shortest time between two looks at the member list, however often it changes.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
@@ -100,7 +103,7 @@ impl Keeper {
 
     async fn take_over(&self, trust: Trust) {
         let number = trust.stamp().number;
-        self.credentials.replace(Arc::new(self.credentials.identity().with_trust(trust.clone())));
+        self.credentials.change(|present| trusting(present, &trust));
         info!(number, "a newer trust list is in force");
         let home = self.home.clone();
         self.stored(off_the_runtime(move || home.store_trust(&trust)).await);
@@ -110,16 +113,32 @@ impl Keeper {
         match result {
             Some(Ok(())) => {}
             Some(Err(error)) => warn!(%error, "the identity's files could not be brought up to date"),
-            None => warn!("the identity's files could not be brought up to date: no thread could be started"),
+            None => warn!("the identity's files could not be brought up to date: the disk does not answer"),
         }
     }
 }
 
-/// Does what may wait for a disk on a thread of its own: the program's calls go on meanwhile. `None` when there is no
-/// such thread to be had.
+/// The identity going by this list, where the one that it goes by is older: several clients of one program may share
+/// credentials, and each brings what it hears.
+fn trusting(present: &Identity, trust: &Trust) -> Option<Arc<Identity>> {
+    let is_newer = present.trust().stamp().number < trust.stamp().number;
+    is_newer.then(|| Arc::new(present.with_trust(trust.clone())))
+}
+
+/// A renewed identity going by the newer of both trust lists, unless it ends before the present one.
+fn renewed(present: &Identity, renewed: Identity) -> Option<Arc<Identity>> {
+    if renewed.not_after() < present.not_after() {
+        return None;
+    }
+    let renewed = Arc::new(renewed);
+    Some(trusting(&renewed, present.trust()).unwrap_or(renewed))
+}
+
+/// Does what may wait for a disk on a thread of its own: the program's calls go on meanwhile. `None` when it took too
+/// long, or there is no such thread to be had.
 async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (done, result) = oneshot::channel();
     let thread = std::thread::Builder::new().name("lineside-files".to_owned());
     thread.spawn(move || drop(done.send(work()))).ok()?;
-    result.await.ok()
+    timeout(FILES_WITHIN, result).await.ok()?.ok()
 }

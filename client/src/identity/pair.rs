@@ -4,8 +4,10 @@
 //! and that decides; at last the new key takes the old one's place. Whoever loads the pair in between finishes that.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use lineside_certs::{
@@ -14,6 +16,10 @@ use lineside_certs::{
     enrolled_to_pem,
 };
 use lineside_wire::Enrolled;
+
+/// How often to look whether others are done with a pair, and the wait between two looks: five seconds in all.
+const LOCK_TRIES: u32 = 500;
+const LOCK_POLL: Duration = Duration::from_millis(10);
 
 /// Loads a pair, and finishes a renewal that was cut off.
 pub(super) fn load(certificate: &Path, key: &Path) -> Result<Identity, IdentityError> {
@@ -67,12 +73,19 @@ fn text_of(issued: &Issued) -> String {
 }
 
 /// Keeps other programs with this pair out until it is dropped: they hold it for as long as three writes take. A file
-/// system that has no locks does without.
+/// system that has no locks does without, and so does a directory that somebody holds for longer: whoever may read it can,
+/// and there is still the order of the writes.
 fn lock_beside(key: &Path) -> Option<File> {
     let directory = key.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = File::open(directory.unwrap_or(Path::new("."))).ok()?;
-    directory.lock().ok()?;
-    Some(directory)
+    for _ in 0..LOCK_TRIES {
+        match directory.try_lock() {
+            Ok(()) => return Some(directory),
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_POLL),
+            Err(TryLockError::Error(_)) => return None,
+        }
+    }
+    None
 }
 
 /// Where the new key waits: the key's name with `.next` behind it.

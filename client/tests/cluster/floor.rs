@@ -71,6 +71,11 @@ impl Floor {
         self.authority.create_token(&order, SystemTime::now()).unwrap().at(addresses)
     }
 
+    /// How many certificates a member or program has had.
+    pub(crate) fn certificates_of(&self, node: NodeId) -> usize {
+        self.authority.issued().unwrap().iter().filter(|row| row.node == node).count()
+    }
+
     /// Revokes a member or a program; only these hear of it, and tell it.
     pub(crate) fn revoke(&self, node: NodeId, told: &[&Member]) {
         self.authority.revoke(&Revoke::Node(node), SystemTime::now()).unwrap();
@@ -171,6 +176,13 @@ impl Floor {
         let address = mesh.local_addr();
         self.list.send_modify(|list| list.push(row(state(&identity, address))));
         Member { mesh, identity, credentials, address, work }
+    }
+
+    /// One more program, with an identity of its own that is kept nowhere.
+    pub(crate) async fn client_again(&self, at: &[&Member]) -> Client {
+        let issued = self.authority.issue(&Subject::new(Role::Client, "again"), SystemTime::now()).unwrap();
+        let identity = Identity::of(&issued).unwrap();
+        Client::connect(identity, at.iter().map(|member| member.address)).await.unwrap()
     }
 
     pub(crate) async fn client(&self, at: &[&Member]) -> Client {

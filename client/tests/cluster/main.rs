@@ -300,6 +300,26 @@ async fn the_identity_of_another_cluster_opens_no_door() {
 }
 
 #[tokio::test]
+async fn clients_that_are_dropped_leave_no_task_behind() {
+    let floor = Floor::new();
+    let press = floor.holder("press");
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    for _ in 0..10 {
+        let client = floor.client_again(&[&press]).await;
+        let watch = Box::pin(client.watch_members());
+        client.ping(press.identity.node()).await.unwrap();
+        drop((watch, client));
+    }
+    let gone = async {
+        while before < tasks() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap_or_else(|_| panic!("{before} tasks, then {}", tasks()));
+}
+
+#[tokio::test]
 async fn a_client_that_is_dropped_leaves_no_connection_behind() {
     let floor = Floor::new();
     let press = floor.node("press");

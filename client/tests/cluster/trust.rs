@@ -1,6 +1,6 @@
 //! Becoming a client, staying one, and trusting the right members.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{fs, future::IntoFuture as _, path::Path, sync::Arc, time::Duration};
 
 use lineside_certs::{Identity, Lifetimes};
 use lineside_client::{Client, ConnectError, EnrolFailure, JoinFailure, TokenFate};
@@ -228,6 +228,72 @@ async fn a_client_renews_its_certificate_and_its_directory() {
     client.close().await;
     let again = Client::connect(&directory, [press.address]).await.unwrap();
     adds(&again).await;
+}
+
+#[tokio::test]
+async fn sixteen_programs_with_one_identity_renew_it_a_few_times_and_all_go_on() {
+    let floor = Floor::with_lifetimes(short_lived_clients());
+    let press = floor.holder("press");
+    let first = floor.identity(Role::Client, "program");
+    let directory = floor.home.path().join("program");
+    let mut clients = Vec::new();
+    for _ in 0..16 {
+        clients.push(Client::connect(&directory, [press.address]).await.unwrap());
+    }
+    for client in &clients {
+        renewed(client, &first).await;
+        adds(client).await;
+    }
+    // The first of them renews; who was on its way at the same moment does, too; the others take what is kept.
+    let made = floor.certificates_of(first.node());
+    assert!((2..=9).contains(&made), "{made} certificates for 16 programs");
+    let kept = || Identity::load(&directory).map(|kept| kept.not_after());
+    eventually("a renewed identity is kept", || kept().is_ok_and(|ends| first.not_after() < ends)).await;
+}
+
+#[tokio::test]
+async fn clients_that_share_credentials_never_take_back_what_another_heard() {
+    let floor = Floor::with_lifetimes(short_lived_clients());
+    let press = floor.holder("press");
+    let first = floor.identity(Role::Client, "program");
+    let credentials = lineside_certs::Credentials::from(Arc::clone(&first));
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(Client::connect(credentials.clone(), [press.address]).await.unwrap());
+    }
+    let mut changes = credentials.changes();
+    let (mut ends, mut number) = (first.not_after(), first.trust().stamp().number);
+    for n in 1..=3 {
+        floor.revoke(NodeId::from_bytes([n; 16]), &[&press]);
+        let heard = async {
+            while credentials.identity().trust().stamp().number <= number {
+                changes.changed().await.unwrap();
+                let now = credentials.identity();
+                assert!(ends <= now.not_after() && number <= now.trust().stamp().number, "taken back");
+                ends = now.not_after();
+            }
+        };
+        timeout(PATIENCE, heard).await.expect("the list is heard of");
+        number = credentials.identity().trust().stamp().number;
+    }
+    renewed(&clients[0], &first).await;
+    assert!(number <= credentials.identity().trust().stamp().number);
+}
+
+#[tokio::test]
+async fn a_join_that_is_given_up_leaves_nothing_behind_and_the_token_is_as_good_as_before() {
+    let floor = Floor::new();
+    let press = floor.holder("press");
+    let token = floor.token(Role::Client, &[&press]);
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let nobody = token.clone().at(vec![silent.local_addr().unwrap().to_string()]);
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let directory = floor.home.path().join("camera");
+    let join = Client::join(nobody).keep_in(&directory).into_future();
+    timeout(Duration::from_millis(100), join).await.expect_err("nobody answers");
+    eventually("its tasks end", || tasks() <= before).await;
+    adds(&Client::join(token).keep_in(&directory).await.unwrap()).await;
 }
 
 #[tokio::test]

@@ -26,7 +26,9 @@ impl Driver {
         }
         self.carry_out(now);
         self.dial(now);
-        self.remembered.save(false, now);
+        if let Some(write) = self.remembered.begin(false, now) {
+            self.errands.write(write);
+        }
         self.warn_if_lonely(now);
         self.count(now);
     }
@@ -52,6 +54,10 @@ impl Driver {
                     tracing::debug!(%node, %reason, "a member did not give its state");
                 }
                 Input::Fetched { node, state: result.ok().map(Box::new) }
+            }
+            Event::Brought(Brought::Written(result)) => {
+                self.remembered.ended(result);
+                Input::Wake
             }
             Event::Mdns(event) => {
                 self.heard(event, now);

@@ -46,8 +46,8 @@ pub enum JoinError {
     },
     /// The member there does not have the authority's key. Nothing was sent.
     #[error(
-        "the machine at {address} does not have the authority's key and lets nobody join. Nothing was sent, and the \
-         token can still be used: give the address of the machine that made the cluster"
+        "the machine at {address} does not have the authority's key, or cannot use it (its log says so), and lets nobody \
+         join. Nothing was sent, and the token can still be used: give the address of the machine that made it"
     )]
     NotAHolder {
         /// Who was dialled.
@@ -64,7 +64,7 @@ pub enum JoinError {
         refusal: Refusal,
     },
     /// The request was answered with a fault.
-    #[error("{address} lets this machine not join: {}. {}", fault.message, after(fault))]
+    #[error("{address} does not let this machine join: {}. {}", fault.message, after(fault))]
     Refused {
         /// Who was asked.
         address: SocketAddr,

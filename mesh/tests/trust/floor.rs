@@ -74,7 +74,7 @@ impl Floor {
         Authority::load(&to).unwrap()
     }
 
-    fn issue(&self, holder: &Authority, subject: &Subject) -> Arc<Identity> {
+    pub(crate) fn issue(&self, holder: &Authority, subject: &Subject) -> Arc<Identity> {
         let issued = holder.issue(subject, SystemTime::now()).unwrap();
         Arc::new(Identity::of(&issued).unwrap().with_trust(self.trust()))
     }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use lineside_certs::{Clock, Credentials, Lifetimes, Refusal, client_config};
+use lineside_certs::{Clock, Credentials, Lifetimes, Refusal, Subject, client_config};
 use lineside_mesh::{ALPN, CallFailure, CloseCode, DialError, Refuser};
 use lineside_wire::{Empty, Greeting, PROTOCOL_VERSION, Role, method};
 use rustls::{
@@ -221,6 +221,22 @@ async fn when_a_rotation_ends_connections_of_the_old_generation_end_with_it() {
     timeout(SOON, weld.sees(&Seen::Lost(press.node()))).await.expect("it ends within a second");
     let back = press.mesh.greet(weld.mesh.local_addr(), None).await.unwrap_err();
     assert!(matches!(back, DialError::Refused { by: Refuser::Us, .. }), "{back:?}");
+}
+
+#[tokio::test]
+async fn who_came_in_by_a_stolen_authority_leaves_with_it_whatever_it_calls_the_next_one() {
+    let floor = Floor::new();
+    let (stolen, press) = (floor.copied(), floor.member("press"));
+    // The thief names one of his own as the true one will be named, and the stolen one vouches for it.
+    stolen.rotation_start(SystemTime::now()).unwrap();
+    let mut thief = Member::start(floor.issue(&stolen, &Subject::new(Role::Node, "thief")));
+    assert_eq!(thief.credentials.identity().holder().generation, 2);
+    thief.ping(&press).await;
+    floor.authority.rotation_start(SystemTime::now()).unwrap();
+    floor.publish(&[&press]);
+    floor.authority.rotation_finish(SystemTime::now()).unwrap();
+    floor.publish(&[&press]);
+    timeout(SOON, thief.sees(&Seen::Lost(press.node()))).await.expect("it ends within a second");
 }
 
 #[tokio::test]

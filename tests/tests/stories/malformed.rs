@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lineside_tests::{Addends, Floor, Outsider, Plan, add_by_http};
+use lineside_tests::{Addends, Floor, Outsider, add_by_http};
 use lineside_wire::{Empty, FrameHead, FrameKind, Role, method};
 use tokio::time::timeout;
 

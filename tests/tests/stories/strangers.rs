@@ -138,8 +138,12 @@ async fn a_copied_disk_is_named_on_both_machines_and_on_a_third() {
         if named { Ok(()) } else { Err("not yet".to_owned()) }
     })
     .await;
-    let told = floor.lineside("weld", &["status"]).await;
-    assert!(told.stdout.contains("copy") && told.stdout.contains(&second), "{told:?}");
+    // A door is asked, and that may hear of it after the others.
+    eventually("the status names the two", within, async || {
+        let told = floor.lineside("weld", &["status"]).await.stdout;
+        if told.contains("copy") && told.contains(&second) { Ok(()) } else { Err(told) }
+    })
+    .await;
     still_alive(&floor, &["press", "door"]).await;
 }
 

@@ -1,10 +1,11 @@
 //! How machines become members, how their certificates change under load, and how they are shown the door.
 
-use std::{fs, time::Duration};
+use std::{fs, net::UdpSocket, time::Duration};
 
+use lineside_certs::Token;
 use lineside_mesh::DialError;
 use lineside_tests::{Floor, Http, Outsider, PATIENCE, Plan, eventually};
-use lineside_wire::{Empty, MemberRow, MembersResult, Role, method};
+use lineside_wire::{Empty, MemberRow, MembersResult, ModelState, Role, method};
 
 /// Revocation reaches every member within this.
 const REVOKED_WITHIN: Duration = Duration::from_secs(5);
@@ -65,6 +66,42 @@ async fn a_token_of_another_cluster_is_refused_by_the_joiner_itself() {
 }
 
 #[tokio::test]
+async fn a_line_whose_first_address_is_dead_leads_to_the_second() {
+    let mut floor = Floor::founded(&["add"], founder()).await;
+    let token: Token = floor.token("office", Role::Node, &[]).await.parse().unwrap();
+    // Somebody has the port, and says nothing.
+    let dead = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addresses = [dead.local_addr().unwrap(), floor.member("office").address()];
+    let token = token.at(addresses.map(|address| address.to_string()).into());
+    floor.start(Plan::node("weld").set("member.seeds", "").joining(&token.to_string())).await;
+    floor.formed().await;
+}
+
+#[tokio::test]
+async fn an_admin_of_a_day_may_change_models_and_a_program_may_not() {
+    let mut floor = Floor::founded(&["add"], founder()).await;
+    floor.formed().await;
+    let [admin, program] = ["admin", "program"].map(|name| floor.path(name).display().to_string());
+    let made = floor.lineside("office", &["certs", "admin", "--out", &admin]).await;
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    let issue = ["certs", "issue", "--role", "client", "--name", "camera", "--out", &program];
+    let made = floor.lineside("office", &issue).await;
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+
+    let unload =
+        async |who: &str| floor.lineside("office", &["models", "unload", "add", "--identity", who]).await;
+    unload(&program).await.assert_failed(1, &["the role client may not call models.unload"]);
+    let unloaded = unload(&admin).await;
+    assert_eq!(unloaded.code, Some(0), "{unloaded:?}");
+    let is_unloaded = |row: &MemberRow| {
+        row.member
+            .as_ref()
+            .is_some_and(|state| state.models.iter().all(|model| model.state != ModelState::Ready))
+    };
+    floor.sees("office", "office", "has unloaded its model", is_unloaded).await;
+}
+
+#[tokio::test]
 async fn a_machine_that_no_network_reaches_joins_by_files() {
     let mut floor = Floor::founded(&["add"], founder()).await;
     let data = floor.path("weld");
@@ -91,6 +128,9 @@ async fn a_revoked_node_is_out_within_five_seconds_and_nothing_is_lost() {
     let load = floor.load(4, 4).await;
     let weld = floor.member("weld").node();
     load.answers_of(weld, 20).await;
+    // What paint writes has to wait: as on a disk that hangs.
+    let hangs = fs::File::open(floor.member("paint").data().join("identity")).unwrap();
+    hangs.lock().unwrap();
 
     let revoked = floor.lineside("office", &["certs", "revoke", "weld"]).await;
     assert_eq!(revoked.code, Some(0), "{}", revoked.stderr);
@@ -103,6 +143,7 @@ async fn a_revoked_node_is_out_within_five_seconds_and_nothing_is_lost() {
         })
         .await;
     }
+    drop(hangs);
     let before = load.tally();
     load.answers(100).await;
     let tally = load.end().await;
@@ -114,6 +155,62 @@ async fn a_revoked_node_is_out_within_five_seconds_and_nothing_is_lost() {
     floor.restart("weld").await;
     floor.member("weld").logs(PATIENCE, &["revoked"]).await;
     floor.sees("paint", "weld", "takes no part", |row| row.state != "alive").await;
+}
+
+#[tokio::test]
+async fn what_is_revoked_while_the_holder_of_the_key_is_off_is_out_when_it_starts() {
+    let mut floor = Floor::founded(&["add"], founder()).await;
+    floor.join_all("office", [Plan::node("weld"), Plan::gateway("door")]).await;
+    floor.member_mut("office").kill();
+    let revoked = floor.lineside("office", &["certs", "revoke", "weld"]).await;
+    assert_eq!(revoked.code, Some(0), "{}", revoked.stderr);
+
+    floor.restart("office").await;
+    for name in ["office", "door"] {
+        floor.sees(name, "weld", "takes no part", |row| row.state != "alive").await;
+    }
+    let mut http = floor.http("door");
+    let number = "lineside_trust_list_number";
+    eventually("the door goes by the newest list", PATIENCE, async || {
+        match metric(&mut http, number).await? {
+            2.0.. => Ok(()),
+            old => Err(format!("list {old}")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_second_holder_of_the_key_does_all_that_the_first_did_and_the_first_learns_of_it() {
+    let office = founder().set("certs.member_lifetime", SHORT_LIFE);
+    let mut floor = Floor::founded(&["add"], office).await;
+    let spare = Plan::node("spare").set("certs.member_lifetime", SHORT_LIFE);
+    floor.join_all("office", [spare, Plan::node("weld"), Plan::gateway("door")]).await;
+    floor.member_mut("spare").kill();
+    copy(&floor.member("office").data().join("ca"), &floor.member("spare").data().join("ca"));
+    floor.restart("spare").await;
+    floor.sees("door", "spare", "holds the key", holds_key).await;
+
+    floor.member_mut("office").kill();
+    let first = expiry(&floor, "door").await;
+    renewed_after(&floor, "door", first).await;
+    let token = floor.token("spare", Role::Node, &[]).await;
+    floor.start(Plan::node("lathe").joining(&token)).await;
+    let revoked = floor.lineside("spare", &["certs", "revoke", "weld"]).await;
+    assert_eq!(revoked.code, Some(0), "{}", revoked.stderr);
+    floor.sees("door", "weld", "takes no part", |row| row.state != "alive").await;
+
+    // What the first one signs next is not less than that.
+    floor.restart("office").await;
+    let audit = floor.member("office").data().join("ca/audit.jsonl");
+    eventually("the first holder has taken in what the second did", PATIENCE, async || {
+        let audit = fs::read_to_string(&audit).unwrap();
+        if audit.contains("trust_merged") { Ok(()) } else { Err(audit) }
+    })
+    .await;
+    let last = expiry(&floor, "door").await;
+    renewed_after(&floor, "door", last).await;
+    floor.sees("office", "weld", "takes no part", |row| row.state != "alive").await;
 }
 
 #[tokio::test]
@@ -205,6 +302,36 @@ async fn the_authority_is_rotated_under_load_and_a_machine_that_was_off_follows(
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn members_that_start_again_in_the_middle_of_a_rotation_come_out_of_it() {
+    let mut floor = Floor::founded(&["add"], founder().set("certs.member_lifetime", "60s")).await;
+    floor.join_all("office", [Plan::node("weld"), Plan::gateway("door")]).await;
+    let started = floor.lineside("office", &["certs", "rotate-ca", "start"]).await;
+    assert_eq!(started.code, Some(0), "{}", started.stderr);
+    // The list is on its way, some have it, nobody needs to have renewed.
+    for name in ["weld", "office"] {
+        floor.member_mut(name).kill();
+        floor.restart(name).await;
+    }
+    for name in ["office", "weld", "door"] {
+        floor.sees("door", name, "is of the second generation", |row| generation(row) == 2).await;
+    }
+    // And again with a certificate of the second, while the first is still trusted.
+    floor.member_mut("weld").kill();
+    floor.restart("weld").await;
+    floor.formed().await;
+}
+
+fn holds_key(row: &MemberRow) -> bool {
+    row.member.as_ref().is_some_and(|member| member.authority)
+}
+
+/// Copies a directory, as a person would.
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    let copied = std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+    assert!(copied.success());
 }
 
 fn generation(row: &MemberRow) -> u32 {

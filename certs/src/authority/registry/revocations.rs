@@ -7,6 +7,9 @@ use lineside_wire::{NodeId, REVOKED_MAX};
 use super::{ListFull, Registry, RevokedSerial, seconds};
 use crate::authority::IssuedRow;
 
+/// Entries of a list up to which revoking a node adds its certificates' serial numbers.
+const NODES_SERIALS_MAX: usize = REVOKED_MAX / 2;
+
 /// What a revocation did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::authority) struct Revoked {
@@ -35,12 +38,40 @@ impl Registry {
         self.forget_what_is_over(now);
         let now = seconds(now);
         let live = |row: &&IssuedRow| row.node == node && now < row.not_after && row.revoked.is_none();
-        let rows: Vec<IssuedRow> = self.issued.iter().filter(live).cloned().collect();
+        let rows: Vec<IssuedRow> = self.issued.iter().rev().filter(live).cloned().collect();
         let is_new = !self.is_node_revoked(node);
-        self.check_room(rows.len() + usize::from(is_new))?;
+        self.check_room(usize::from(is_new))?;
         self.revoked_nodes.entry(node).or_insert(now);
-        let rows: Vec<IssuedRow> = rows.into_iter().map(|row| self.end(row, now)).collect();
+        // The id ends them all. That handshakes know their serial numbers, too, is worth half of the list: whoever had
+        // many certificates issued must not have filled it for those who are to be revoked after him.
+        let room = NODES_SERIALS_MAX.saturating_sub(self.revoked_nodes.len() + self.revoked_serials.len());
+        let ended = rows.into_iter().zip(1..).map(|(row, count)| match count <= room {
+            true => self.end(row, now),
+            false => self.mark(row, now),
+        });
+        let mut rows: Vec<IssuedRow> = ended.collect();
+        rows.reverse();
         Ok(Revoked { changed: is_new || !rows.is_empty(), rows })
+    }
+
+    /// Whether a certificate of this node was taken back after this one was issued. Whoever had that one may have got this
+    /// one with it, so it is not good for another; what a person had issued since then is.
+    pub(in crate::authority) fn is_in_doubt(&self, node: NodeId, serial: &str, now: SystemTime) -> bool {
+        let now = seconds(now);
+        let of_node = || self.issued.iter().filter(|row| row.node == node);
+        let issued = of_node().find(|row| row.serial == serial).map_or(0, |row| row.issued);
+        of_node().any(|row| now < row.not_after && row.revoked.is_some_and(|at| issued <= at))
+    }
+
+    /// How many certificates a node got within this time.
+    pub(in crate::authority) fn issued_within(
+        &self,
+        node: NodeId,
+        within: Duration,
+        now: SystemTime,
+    ) -> usize {
+        let since = seconds(now).saturating_sub(within.as_secs());
+        self.issued.iter().filter(|row| row.node == node && since < row.issued).count()
     }
 
     /// Takes back one certificate. One that is not known here ends `longest` from now at the latest.
@@ -90,6 +121,10 @@ impl Registry {
     fn end(&mut self, row: IssuedRow, now: u64) -> IssuedRow {
         let revoked = RevokedSerial { generation: Some(row.generation), at: now, ends: row.not_after };
         self.revoked_serials.entry(row.serial.clone()).or_insert(revoked);
+        self.mark(row, now)
+    }
+
+    fn mark(&mut self, row: IssuedRow, now: u64) -> IssuedRow {
         for known in self.issued.iter_mut().filter(|known| known.serial == row.serial) {
             known.revoked = Some(now);
         }

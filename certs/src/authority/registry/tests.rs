@@ -187,6 +187,23 @@ fn revocations_have_a_bound_and_what_is_over_makes_room() {
 }
 
 #[test]
+fn a_node_with_any_number_of_certificates_can_be_revoked_and_leaves_room_for_others() {
+    let mut desk = Desk::new();
+    let node = NodeId::from_bytes([7; 16]);
+    for what in 0..REVOKED_MAX as u64 + 10 {
+        let row = IssuedRow { node, serial: format!("41{what:030x}"), ..desk.issue(what, 100) };
+        desk.registry.record(row, desk.now());
+    }
+    let revoked = desk.registry.revoke_node(node, desk.now()).unwrap();
+    assert_eq!(revoked.rows.len(), REVOKED_MAX + 10);
+    assert!(revoked.rows.iter().all(|row| row.revoked.is_some()));
+    let listed = desk.registry.serials_of(1);
+    assert_eq!(listed.len(), REVOKED_MAX / 2 - 1);
+    assert!(listed.iter().any(|(serial, _)| *serial == format!("41{:030x}", REVOKED_MAX + 9)), "the newest");
+    desk.registry.revoke_node(NodeId::from_bytes([8; 16]), desk.now()).unwrap();
+}
+
+#[test]
 fn a_node_waits_until_its_newest_certificate_is_of_the_new_generation() {
     let mut desk = Desk::new();
     let (press, weld) = (desk.issue(1, 100), desk.issue(2, 100));

@@ -155,6 +155,11 @@ impl Registry {
         }
     }
 
+    /// Whether a token was used.
+    pub(in crate::authority) fn is_used(&self, id: TokenId) -> bool {
+        self.entry(id).is_some_and(|entry| matches!(entry.end, Some(End::Used(_))))
+    }
+
     /// What a token was used for, if it was used with this key; `None` when it is open. For another key it is used up.
     pub(in crate::authority) fn answer_of(
         &self,

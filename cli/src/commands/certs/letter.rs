@@ -19,6 +19,8 @@ use std::{
     path::Path,
 };
 
+use anyhow::anyhow;
+
 use crate::exit::{Exit, Failure, OrFail as _};
 
 /// Longest file that is read, in bytes: the longest answer that there can be has less.
@@ -73,6 +75,10 @@ impl Letter {
             true => bounded(io::stdin().lock()),
             false => File::open(file).and_then(bounded),
         };
+        let text = text.map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => anyhow!("{} is no text", file.display()),
+            _ => anyhow!("{}: {error}", file.display()),
+        });
         let remedy = "name a file that `lineside certs request` or `lineside certs sign` wrote";
         text.map(|text| Self::parse(&text)).or_fail(Exit::Failure, what, remedy)
     }

@@ -34,13 +34,13 @@ impl PassphraseCommandArgs {
             return Ok(Exit::Ok);
         }
         output::note(
-            "\nNobody can tell you the passphrase: without it, or a copy of the key that has none, no machine can ever join \
-             again, and certificates end. Copies that were made before are not encrypted.",
+            "\nNobody can tell you the passphrase: without it, or a copy of the key that has none, no machine can\n\
+             ever join again, and certificates end. Copies that were made before are not encrypted.",
         );
         if office.config.certs.passphrase_file.0.is_none() {
             output::note(
-                "A member on this machine needs it to let machines join and to renew certificates: write it into a file \
-                 with mode 0600 and name that in the setting certs.passphrase_file.",
+                "A member on this machine needs it to let machines join and to renew certificates: write it into a\n\
+                 file with mode 0600 and name that in the setting certs.passphrase_file.",
             );
         }
         if running_here(&office.config).is_ok() {

@@ -54,7 +54,7 @@ pub(crate) struct IssueArgs {
 
 impl InitArgs {
     pub(super) fn run(self) -> Outcome {
-        let (data, identity) = self.make()?;
+        let (data, identity, flag) = self.make()?;
         output::data(format_args!(
             "cluster    {}\nnode       {} ({})\nauthority  {}\nidentity   {}\n",
             identity.cluster(),
@@ -64,16 +64,16 @@ impl InitArgs {
             data.join(IDENTITY_DIRECTORY).display(),
         ))?;
         output::note(format_args!(
-            "\nKeep a copy of {} in a safe place: whoever has it can make members, and without it nobody can. `lineside \
-             certs passphrase` encrypts its key.\nStart this member with `lineside up`; for each further machine make a \
-             line to paste there: lineside token create",
+            "\nKeep a copy of {} in a safe place:\nwhoever has it can make members, and without it nobody can. `lineside \
+             certs passphrase` encrypts its key.\nStart this member: lineside up{flag}\nFor each further machine make a \
+             line to paste there: lineside token create{flag}",
             data.join(AUTHORITY_DIRECTORY).display(),
         ));
         Ok(Exit::Ok)
     }
 
-    /// The data directory and its new identity.
-    fn make(self) -> Result<(PathBuf, Identity), Failure> {
+    /// The data directory and its new identity, and the flag that names that directory.
+    fn make(self) -> Result<(PathBuf, Identity, String), Failure> {
         let config = self.settings.load(flags([("member.name", "--name", self.name)]))?.config;
         let (data, name) = (config.data_dir(), config.name());
         let what = format!("cannot make a cluster in {}", data.display());
@@ -85,7 +85,7 @@ impl InitArgs {
             let remedy = "nothing was changed; `lineside certs show` shows it, another --data-dir makes another cluster";
             return Err(Failure::new(Exit::Failure, what, "an identity is never replaced", remedy));
         }
-        Ok((data, identity))
+        Ok((data, identity, config.data_dir_flag()))
     }
 }
 
@@ -170,7 +170,8 @@ mod tests {
     fn a_cluster_is_made_once() {
         let desk = Desk::empty("press");
         let init = || InitArgs { settings: desk.settings(), name: Some("press".to_owned()) }.make();
-        let (_, identity) = init().unwrap();
+        let (_, identity, flag) = init().unwrap();
+        assert!(flag.starts_with(" --data-dir "), "{flag}");
         assert_eq!((identity.name(), identity.role()), ("press", Role::Node));
         let refused = init().map(drop).unwrap_err();
         assert!(refused.text().contains("never replaced"), "{}", refused.text());
@@ -212,7 +213,7 @@ mod tests {
         let admin = AdminArgs { office: desk.office(), name: "me".to_owned(), out: desk.beside("me") };
         let refused = admin.make().unwrap_err();
         assert_eq!(refused.exit, Exit::Failure);
-        assert!(refused.text().contains("on the machine that made the cluster"), "{}", refused.text());
+        assert!(refused.text().contains("machine with the authority's key"), "{}", refused.text());
         assert!(!desk.beside("me").exists());
     }
 }

@@ -77,7 +77,8 @@ impl Office {
     /// Says what hinders a change from reaching the cluster, if anything does.
     pub(crate) fn warn(&self, until_then: &str) {
         if let Err(why) = running_here(&self.config) {
-            output::note(format_args!("\nwarning: {why}: {until_then}. Start it: lineside up"));
+            let flag = self.config.data_dir_flag();
+            output::note(format_args!("\nwarning: {why}:\n{until_then}. Start it: lineside up{flag}"));
         }
         if let Some(warning) = self.key_is_out_of_reach() {
             output::note(format_args!("\nwarning: {warning}"));
@@ -87,7 +88,7 @@ impl Office {
     /// Why the member that runs here cannot use the key, which commands can ask a person for.
     fn key_is_out_of_reach(&self) -> Option<&'static str> {
         (self.locked && self.config.certs.passphrase_file.0.is_none()).then_some(
-            "the key has a passphrase, and the settings name no certs.passphrase_file: a member that starts here can \
+            "the key has a passphrase, and the settings name no certs.passphrase_file:\na member that starts here can \
              neither let machines join nor renew certificates",
         )
     }
@@ -105,7 +106,17 @@ pub(crate) fn seconds(at: SystemTime) -> u64 {
 
 /// Why the authority cannot be used or changed, as the end of a command.
 pub(crate) fn unusable_authority(what: &str, error: &AuthorityError) -> Failure {
-    Failure::new(exit_of_authority(error), what, error, SAYS_ITSELF)
+    let remedy = match error {
+        AuthorityError::File { .. } => {
+            "nothing was changed; free space, and see that the files belong to this user and their disk can be written"
+        }
+        AuthorityError::WrongPassphrase(_) => {
+            "try again; one that is forgotten opens nothing any more: use a copy of the directory from before it was set, \
+             or another machine with the key"
+        }
+        _ => SAYS_ITSELF,
+    };
+    Failure::new(exit_of_authority(error), what, error, remedy)
 }
 
 /// Why an identity cannot be used or written, as the end of a command.

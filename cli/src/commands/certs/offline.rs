@@ -1,7 +1,10 @@
 //! `lineside certs request | sign | install`: a certificate for a machine that no network reaches, by files that hold nothing
 //! secret. The key is made on that machine and stays there.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use lineside_certs::{
@@ -18,6 +21,7 @@ use super::{
 use crate::{
     args::{SettingsArgs, flags},
     commands::connect::running_here,
+    config::Config,
     exit::{Exit, Failure, OrFail as _, Outcome},
     output::{self, utc},
 };
@@ -75,7 +79,9 @@ pub(crate) struct InstallArgs {
 impl RequestArgs {
     pub(super) fn run(self) -> Outcome {
         let out = self.out.clone();
-        let (letter, present) = self.make()?;
+        check_new(out.as_deref())?;
+        let config = self.load()?;
+        let (letter, present) = make(&config)?;
         deliver(&letter, out.as_deref())?;
         let file = out.as_ref().map_or_else(|| "FILE".to_owned(), |file| file.display().to_string());
         let how = match present {
@@ -84,36 +90,40 @@ impl RequestArgs {
         };
         output::note(format_args!(
             "\nCarry it to the machine with the authority's key, and the answer back (nothing in them is secret):\n  \
-             there  lineside certs sign {file} {how} --out ANSWER\n  here   lineside certs install ANSWER",
+             there  lineside certs sign {file} {how} --out ANSWER\n  here   lineside certs install ANSWER{}",
+            config.data_dir_flag(),
         ));
         Ok(Exit::Ok)
     }
 
-    /// The request; with the node that it is to renew, if this machine has an identity.
-    fn make(self) -> Result<(Letter, Option<NodeId>), Failure> {
-        let config = self.settings.load(flags([("member.name", "--name", self.name)]))?.config;
-        let data = config.data_dir();
-        let what = format!("cannot make a request in {}", data.display());
-        prepare(&data, &what)?;
-        let present = present(&data, &what)?;
-        let directory = data.join(REQUEST_DIRECTORY);
-        let request = match CertificateRequest::load(&directory) {
-            // The file was lost, say: the same once more.
-            Ok(request) => request,
-            Err(IdentityError::RequestMissing(_)) => {
-                let request = CertificateRequest::new();
-                request.store(&directory).map_err(|error| unusable_identity(&what, &error))?;
-                request
-            }
-            Err(error) => return Err(unusable_identity(&what, &error)),
-        };
-        let name = present.as_ref().map_or_else(|| config.name(), |identity| identity.name().to_owned());
-        let title = "Lineside: a request for a certificate. Nothing in this file is secret.";
-        let letter = Letter::new(title, request.pem()).note(NAME, name);
-        let node = present.map(|identity| identity.node());
-        let letter = node.iter().fold(letter, |letter, node| letter.note(RENEWS, node));
-        Ok((letter, node))
+    fn load(self) -> Result<Config, Failure> {
+        Ok(self.settings.load(flags([("member.name", "--name", self.name)]))?.config)
     }
+}
+
+/// The request; with the node that it is to renew, if this machine has an identity.
+fn make(config: &Config) -> Result<(Letter, Option<NodeId>), Failure> {
+    let data = config.data_dir();
+    let what = format!("cannot make a request in {}", data.display());
+    prepare(&data, &what)?;
+    let present = present(&data, &what)?;
+    let directory = data.join(REQUEST_DIRECTORY);
+    let request = match CertificateRequest::load(&directory) {
+        // The file was lost, say: the same once more.
+        Ok(request) => request,
+        Err(IdentityError::RequestMissing(_)) => {
+            let request = CertificateRequest::new();
+            request.store(&directory).map_err(|error| unusable_identity(&what, &error))?;
+            request
+        }
+        Err(error) => return Err(unusable_identity(&what, &error)),
+    };
+    let name = present.as_ref().map_or_else(|| config.name(), |identity| identity.name().to_owned());
+    let title = "Lineside: a request for a certificate. Nothing in this file is secret.";
+    let letter = Letter::new(title, request.pem()).note(NAME, name);
+    let node = present.map(|identity| identity.node());
+    let letter = node.iter().fold(letter, |letter, node| letter.note(RENEWS, node));
+    Ok((letter, node))
 }
 
 impl SignArgs {
@@ -131,6 +141,8 @@ impl SignArgs {
 
     fn sign(self) -> Result<(Letter, Subject), Failure> {
         let what = "cannot sign the request";
+        // Before a certificate is issued that nobody could carry back.
+        check_new(self.out.as_deref())?;
         let office = self.office.open(what)?;
         let letter = Letter::read(&self.file, what)?;
         let remedy = "make another with `lineside certs request`";
@@ -287,6 +299,19 @@ fn present(data: &Path, what: &str) -> Result<Option<Identity>, Failure> {
     }
 }
 
+/// Makes sure that a file to write is not there yet.
+fn check_new(out: Option<&Path>) -> Result<(), Failure> {
+    match out {
+        Some(file) if fs::symlink_metadata(file).is_ok() => Err(Failure::new(
+            Exit::Failure,
+            format!("cannot write {}", file.display()),
+            "it is there already, and a file is never replaced",
+            "name another file with --out",
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Writes a letter to a file, or prints it.
 fn deliver(letter: &Letter, out: Option<&Path>) -> Result<(), Failure> {
     match out {
@@ -301,8 +326,6 @@ fn deliver(letter: &Letter, out: Option<&Path>) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
     use crate::commands::certs::tests::{Desk, issued};
 
@@ -310,7 +333,7 @@ mod tests {
         let out = desk.beside("request.txt");
         let _ = fs::remove_file(&out);
         let args = RequestArgs { settings: desk.settings(), name: Some("weld".to_owned()), out: None };
-        args.make().unwrap().0.write(&out).unwrap();
+        make(&args.load().unwrap()).unwrap().0.write(&out).unwrap();
         out
     }
 
@@ -332,6 +355,24 @@ mod tests {
 
     fn install(desk: &Desk, file: PathBuf) -> Result<(Identity, bool), Failure> {
         InstallArgs { file, settings: desk.settings() }.install(&desk.data())
+    }
+
+    #[test]
+    fn nothing_is_signed_for_a_file_that_is_there_already() {
+        let (office, weld) = (Desk::founded("press"), Desk::empty("weld"));
+        let asked = request(&weld);
+        let args = SignArgs {
+            file: asked.clone(),
+            office: office.office(),
+            role: Some(Role::Node),
+            name: Some("weld".to_owned()),
+            node: None,
+            out: Some(asked),
+        };
+        let refused = args.sign().map(drop).unwrap_err();
+        assert!(refused.text().contains("there already"), "{}", refused.text());
+        let office = office.office().open("").unwrap();
+        assert_eq!(office.authority.issued().unwrap().len(), 1, "only its own");
     }
 
     #[test]

@@ -55,8 +55,8 @@ impl RevokeArgs {
         output::data(told)?;
         if office.is_published() {
             output::note(
-                "\nThe member that runs here tells the others: within five seconds every member that it reaches closes \
-                 its connections and takes no new ones.",
+                "\nThe member that runs here tells the others: within five seconds every member that it reaches\n\
+                 closes its connections and takes no new ones.",
             );
         }
         office.warn("nobody hears of it before one does");
@@ -79,13 +79,20 @@ impl RevokeArgs {
             Meant::Certificate(serial, name) => {
                 let head = format!("revoked the certificate {serial} of {name}");
                 (
-                    format!("{head}; its holder keeps its id, and others that it has"),
+                    format!(
+                        "{head}; its holder keeps its id; others that it has stay good, and are not renewed"
+                    ),
                     vec![Revoke::Serial(serial)],
                 )
             }
             Meant::Several(found) => {
                 let what = format!("{:?} can be {} things", self.what, found.len());
-                return Err(Failure::new(Exit::Failure, what, found.join(", "), "give an id, or more of it"));
+                return Err(Failure::new(
+                    Exit::Failure,
+                    what,
+                    output::first(&found),
+                    "give an id, or more of it",
+                ));
             }
             Meant::Unknown => match (self.force, self.what.parse::<NodeId>()) {
                 (true, Ok(node)) => {
@@ -110,7 +117,8 @@ fn unknown(what: &str, is_id: bool) -> Failure {
             "`lineside certs issued` lists them; --force revokes it all the same, as a node and as a serial number"
         }
         false => {
-            "`lineside certs issued` lists them; give a name, an id, the beginning of one, or a serial number"
+            "`lineside certs issued` lists them; give a name, an id, the beginning of one, or a serial number; what another \
+             machine with the key let in is revoked by its whole id (`lineside members -o json`) and --force"
         }
     };
     Failure::new(Exit::Failure, what, "no certificate that was issued here fits it", remedy)

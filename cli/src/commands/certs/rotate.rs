@@ -87,9 +87,10 @@ fn start(args: OfficeArgs) -> Outcome {
     let (text, office) = begin(args)?;
     output::data(text)?;
     output::note(format_args!(
-        "\nMembers renew by themselves within minutes, one that is off when it is back. Keep a copy of {} anew: the \
-         one that you have does not have the new key.\nThen: lineside certs rotate-ca status, and finish",
+        "\nMembers renew by themselves within minutes, one that is off when it is back.\nKeep a copy of {} anew: the one \
+         that you have does not have the new key.\nThen: lineside certs rotate-ca status{flag}, and finish",
         office.directory().display(),
+        flag = office.config.data_dir_flag(),
     ));
     office.warn("nobody hears of the new authority before one does");
     Ok(Exit::Ok)
@@ -224,7 +225,7 @@ impl Progress {
             self.issuing
         );
         if self.behind.is_empty() {
-            text.push_str("nobody is behind: lineside certs rotate-ca finish\n");
+            text.push_str("nobody is behind: it can be finished (lineside certs rotate-ca finish)\n");
             return text;
         }
         text.push_str(&format!(
@@ -249,10 +250,18 @@ impl Progress {
             format!(
                 "{} a certificate of generation {retiring} only: {}",
                 having(self.behind.len()),
-                listed.collect::<Vec<_>>().join(", "),
+                output::first(&listed.collect::<Vec<_>>()),
             ),
-            "wait: they renew by themselves while they run; revoke those that are gone for good, or finish with --force: \
-             they are then shut out and have to join anew",
+            match self.members_not_asked {
+                None => {
+                    "wait: they renew by themselves while they run; revoke those that are gone for good, or finish with \
+                     --force: they are then shut out and have to join anew"
+                }
+                Some(_) => {
+                    "start the member here, and wait: only then the others renew; revoke those that are gone for good, or \
+                     finish with --force: they are then shut out and have to join anew"
+                }
+            },
         ))
     }
 }

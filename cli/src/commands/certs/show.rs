@@ -14,10 +14,11 @@ use lineside_certs::{
 use lineside_wire::{ClusterId, NodeId, Role, TrustList, decode_part};
 use serde::Serialize;
 
-use super::office::{now, seconds, unusable_identity};
+use super::office::{seconds, unusable_identity};
 use crate::{
     args::SettingsArgs,
     exit::{Exit, Failure, OrFail as _, Outcome},
+    member::state_directory,
     output::{self, Format, FormatArgs, Table, until, utc},
 };
 
@@ -116,15 +117,24 @@ struct Found {
 impl ShowArgs {
     pub(super) fn run(self) -> Outcome {
         let format = self.format.output;
-        let now = now();
+        let clock = self.clock()?;
+        let now = clock.now();
         let (shown, broken) = self.look(now)?;
         match format {
             Format::Json => output::json(&shown)?,
-            Format::Table => output::data(shown.text(seconds(now), Clock::system().behind()))?,
+            Format::Table => output::data(shown.text(seconds(now), clock.behind()))?,
         }
         match broken {
             Some(failure) => Err(failure),
             None => Ok(Exit::Ok),
+        }
+    }
+
+    /// The time that a member here knows, where its certificates are shown.
+    fn clock(&self) -> Result<Clock, Failure> {
+        match self.dir {
+            Some(_) => Ok(Clock::system()),
+            None => Ok(Clock::kept_in(&state_directory(&self.settings.clone().load(Vec::new())?.config))),
         }
     }
 
@@ -138,9 +148,11 @@ impl ShowArgs {
                 vec![data.join(IDENTITY_DIRECTORY), data.join(AUTHORITY_DIRECTORY)]
             }
         };
-        let mut certificates = Vec::new();
+        let (mut certificates, mut unreadable) = (Vec::new(), None);
         for directory in &directories {
-            certificates.extend(certificates_in(directory, now)?);
+            let (found, failure) = certificates_in(directory, now);
+            certificates.extend(found);
+            unreadable = unreadable.or(failure);
         }
         let (identity, broken) = match Identity::load(&directories[0]) {
             Ok(identity) => (Some(identity), None),
@@ -152,6 +164,8 @@ impl ShowArgs {
                 (None, Some(unusable_identity(&what, &error)))
             }
         };
+        // What an identity says of its own damage says more.
+        let broken = broken.or(unreadable);
         if certificates.is_empty() && broken.is_none() {
             let places: Vec<_> =
                 directories.iter().map(|directory| directory.display().to_string()).collect();
@@ -225,7 +239,7 @@ impl Renews {
             }
             Self::Never => "never; `lineside certs admin` makes another".to_owned(),
             Self::TooLate => {
-                "too late: let the machine join anew with a token, in an empty data directory".to_owned()
+                "too late: move the identity directory away, and join anew with a token".to_owned()
             }
         }
     }
@@ -330,25 +344,36 @@ impl Shown {
     }
 }
 
-/// The certificates among the files of a directory; none when there is no directory.
-fn certificates_in(directory: &Path, now: SystemTime) -> Result<Vec<Found>, Failure> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Ok(Vec::new()) };
+/// The certificates among the files of a directory, none when there is no directory; and why the first one that cannot be
+/// read cannot.
+fn certificates_in(directory: &Path, now: SystemTime) -> (Vec<Found>, Option<Failure>) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return (Vec::new(), None) };
     let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "pem"));
     files.sort();
-    let mut found = Vec::new();
+    let (mut found, mut unreadable) = (Vec::new(), None);
     for file in files {
-        let what = format!("cannot read {}", file.display());
-        let pem = std::fs::read_to_string(&file).or_fail(Exit::Failure, &what, "restore it from a backup")?;
-        if pem.contains("PRIVATE KEY-----") && !pem.contains("CERTIFICATE-----") {
-            continue;
+        match certificate_in(&file) {
+            Ok(Some(certificate)) => {
+                let expired = certificate.expires_in(now).is_none();
+                found.push(Found { file, certificate, expired });
+            }
+            Ok(None) => {}
+            Err(failure) => unreadable = unreadable.or(Some(failure)),
         }
-        let certificate = CertificateSummary::of_pem(&pem);
-        let certificate = certificate.or_fail(Exit::Config, &what, "restore it from a backup")?;
-        let expired = certificate.expires_in(now).is_none();
-        found.push(Found { file, certificate, expired });
     }
-    Ok(found)
+    (found, unreadable)
+}
+
+/// The certificate in a file; `None` for one with a key alone.
+fn certificate_in(file: &Path) -> Result<Option<CertificateSummary>, Failure> {
+    let (what, remedy) = (format!("cannot read {}", file.display()), "restore it from a backup");
+    let pem = std::fs::read_to_string(file).or_fail(Exit::Failure, &what, remedy)?;
+    if pem.contains("PRIVATE KEY-----") && !pem.contains("CERTIFICATE-----") {
+        return Ok(None);
+    }
+    let damaged = |_| Failure::new(Exit::Config, &what, "its certificate is damaged or cut off", remedy);
+    CertificateSummary::of_pem(&pem).map(Some).map_err(damaged)
 }
 
 fn table(found: &[Found], now: u64) -> Table {
@@ -372,7 +397,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::commands::certs::tests::Desk;
+    use crate::commands::certs::{office::now, tests::Desk};
 
     fn look(desk: &Desk, dir: Option<PathBuf>) -> Result<(Shown, Option<Failure>), Failure> {
         ShowArgs { dir, settings: desk.settings(), format: FormatArgs { output: Format::Table } }.look(now())
@@ -424,6 +449,21 @@ mod tests {
         let (shown, broken) = look(&desk, Some(identity)).unwrap();
         assert!(shown.identity.is_none() && shown.certificates.len() == 2, "{shown:?}");
         assert_eq!(broken.unwrap().exit, Exit::Config);
+    }
+
+    #[test]
+    fn one_damaged_file_does_not_hide_the_others() {
+        let desk = Desk::founded("press");
+        fs::write(desk.data().join(IDENTITY_DIRECTORY).join("cert.pem"), "-----BEGIN CERTIFICATE-----\nAAAA")
+            .unwrap();
+        let (shown, broken) = look(&desk, None).unwrap();
+        assert_eq!(shown.certificates.len(), 2, "{shown:?}");
+        assert!(broken.unwrap().text().contains("join anew"));
+
+        fs::write(desk.authority().join("ca-g1.pem"), "-----BEGIN CERTIFICATE-----\nAAAA").unwrap();
+        let (_, broken) = look(&desk, Some(desk.authority())).unwrap();
+        let text = broken.unwrap().text();
+        assert!(text.contains("ca-g1.pem") && text.contains("damaged or cut off"), "{text}");
     }
 
     #[test]

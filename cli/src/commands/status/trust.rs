@@ -53,11 +53,11 @@ fn certificates(rows: &[MemberRow], now: u64) -> Vec<String> {
     let told = short.map(|(row, member)| {
         let (name, until) = (label(rows, row), until(member.certificate_expires, now));
         let remedy = match has_holder {
-            true => "see its log for why it was not renewed",
-            false => "start a member that holds the authority's key: it renews by itself then",
+            true => "its log says why it was not renewed",
+            false => "it renews by itself once a member with the authority's key runs",
         };
         match left(member) {
-            0 => format!("the certificate of {name} has expired: set its clock, or let it join anew"),
+            0 => format!("the certificate of {name} has expired: if its clock is right, let it join anew"),
             _ => format!("the certificate of {name} ends in {until}: {remedy}"),
         }
     });
@@ -151,7 +151,10 @@ mod tests {
     fn without_a_holder_of_the_key_everybody_is_named_in_time() {
         let told = troubles(&[row("press", 3, 3), row("weld", 4, 3)], NOW);
         assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].contains("press ends in 3d") && told[0].contains("authority's key"), "{told:?}");
+        assert!(
+            told[0].contains("press ends in 3d: it renews") && told[0].contains("authority's key"),
+            "{told:?}"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use rand::seq::SliceRandom as _;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::{Keeper, off_the_runtime, schedule::Certificate};
+use super::{Keeper, off_the_runtime, renewed, schedule::Certificate};
 use crate::{AskError, roster::standing};
 
 /// Longest wait for a renewed certificate. The authority writes it to its disk before it answers.
@@ -61,20 +61,15 @@ impl Keeper {
 
     async fn renew(&self, present: &Arc<Identity>) -> Result<(), NotRenewed> {
         let (home, old) = (self.home.clone(), Arc::clone(present));
-        if let Some(Some(renewed)) = off_the_runtime(move || home.renewed_by_another(&old)).await {
-            // Whatever trust list is the newer one stays.
-            let renewed = match renewed.trust().stamp().number < present.trust().stamp().number {
-                true => renewed.with_trust(present.trust().clone()),
-                false => renewed,
-            };
-            self.credentials.replace(Arc::new(renewed));
+        if let Some(Some(kept)) = off_the_runtime(move || home.renewed_by_another(&old)).await {
+            self.credentials.change(|present| renewed(present, kept));
             info!("another program that shares this identity has renewed it");
             return Ok(());
         }
         let (issued, identity) = self.ask_holders(present).await?;
         let expires_days =
             identity.expires_in(self.credentials.clock().now()).unwrap_or_default().as_secs() / 86_400;
-        self.credentials.replace(Arc::new(identity));
+        self.credentials.change(|present| renewed(present, identity));
         info!(expires_days, "the certificate was renewed");
         let home = self.home.clone();
         self.stored(off_the_runtime(move || home.store_renewed(&issued)).await);
