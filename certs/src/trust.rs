@@ -270,6 +270,12 @@ impl Trust {
         pem::certificates(self.roots.iter().map(|root| &root.certificate))
     }
 
+    /// Whether a node has lost its id.
+    #[must_use]
+    pub fn has_revoked(&self, node: NodeId) -> bool {
+        self.revoked_nodes.contains(&node)
+    }
+
     /// Whether the authority with this SHA-256 of its SPKI, as tokens name it, is one of those trusted here.
     #[must_use]
     pub fn has_authority(&self, spki_sha256: &[u8; 32]) -> bool {

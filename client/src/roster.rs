@@ -58,7 +58,7 @@ impl Roster {
     }
 
     /// The models of all nodes, by name and version: `READY` when at least one node serves it, with the slots of
-    /// all that do. Models of nodes that are down stay listed, those of nodes that left do not.
+    /// all that do. Models of nodes that are down stay listed, those of nodes that left or were revoked do not.
     #[must_use]
     pub fn models(&self) -> &[ModelInfo] {
         &self.models
@@ -161,7 +161,8 @@ fn node_of(row: &MemberRow) -> Option<&MemberState> {
 fn merge(rows: &[MemberRow]) -> Vec<ModelInfo> {
     let mut merged: BTreeMap<(ModelName, ModelVersion), ModelInfo> = BTreeMap::new();
     for row in rows {
-        let Some(node) = node_of(row).filter(|_| standing(row) != Standing::Left) else { continue };
+        let is_missed = !matches!(standing(row), Standing::Left | Standing::Revoked);
+        let Some(node) = node_of(row).filter(|_| is_missed) else { continue };
         for model in &node.models {
             let model = as_seen(row, node, model);
             match merged.entry((model.name.clone(), model.version)) {
@@ -178,7 +179,7 @@ fn as_seen(row: &MemberRow, node: &MemberState, model: &ModelInfo) -> ModelInfo 
     let why_not = match standing(row) {
         Standing::Alive | Standing::Suspect if node.draining => Some(format!("{} is leaving", node.name)),
         Standing::Alive | Standing::Suspect => None,
-        Standing::Down | Standing::Left => Some(format!("{} is down", node.name)),
+        Standing::Down | Standing::Left | Standing::Revoked => Some(format!("{} is down", node.name)),
     };
     let mut model = model.clone();
     if let Some(reason) = why_not {

@@ -14,6 +14,8 @@ pub enum Standing {
     Down,
     /// Said goodbye.
     Left,
+    /// Lost its id by the cluster's trust list, whatever gossip says of its life.
+    Revoked,
 }
 
 impl Standing {
@@ -25,6 +27,7 @@ impl Standing {
             Self::Suspect => "suspect",
             Self::Down => "down",
             Self::Left => "left",
+            Self::Revoked => "revoked",
         }
     }
 
@@ -43,14 +46,14 @@ impl fmt::Display for Standing {
 
 /// A text that is no standing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no member can be {0:?}: alive, suspect, down and left are all there is")]
+#[error("no member can be {0:?}: alive, suspect, down, left and revoked are all there is")]
 pub struct InvalidStanding(String);
 
 impl FromStr for Standing {
     type Err = InvalidStanding;
 
     fn from_str(text: &str) -> Result<Self, InvalidStanding> {
-        [Self::Alive, Self::Suspect, Self::Down, Self::Left]
+        [Self::Alive, Self::Suspect, Self::Down, Self::Left, Self::Revoked]
             .into_iter()
             .find(|standing| standing.as_str() == text)
             .ok_or_else(|| InvalidStanding(text.chars().take(32).collect()))
@@ -63,7 +66,8 @@ mod tests {
 
     #[test]
     fn a_standing_has_one_spelling() {
-        for standing in [Standing::Alive, Standing::Suspect, Standing::Down, Standing::Left] {
+        let all = [Standing::Alive, Standing::Suspect, Standing::Down, Standing::Left, Standing::Revoked];
+        for standing in all {
             assert_eq!(standing.to_string().parse(), Ok(standing));
         }
         assert!("Alive".parse::<Standing>().is_err() && "".parse::<Standing>().is_err());

@@ -119,12 +119,12 @@ impl Status {
     }
 }
 
-/// What is wrong with a member. One that left in good order is missed by nobody.
+/// What is wrong with a member. One that left in good order, or was shut out, is missed by nobody.
 fn trouble(rows: &[MemberRow], row: &MemberRow) -> Option<String> {
     let name = label(rows, row);
     let seen = ago(Duration::from_millis(row.seen_ms_ago));
     match row.state.parse() {
-        Ok(Standing::Alive | Standing::Left) => None,
+        Ok(Standing::Alive | Standing::Left | Standing::Revoked) => None,
         Ok(standing @ (Standing::Suspect | Standing::Down)) => {
             Some(format!("{name} ({}) is {standing}, last seen: {seen}", row.address))
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use arc_swap::ArcSwap;
 use lineside_client::{Balancer, PeerStatistics, Roster};
 use lineside_discovery::{ClusterView, Member};
-use lineside_wire::{MemberRow, MembersResult, NodeId};
+use lineside_wire::{MemberRow, MembersResult, NodeId, Standing};
 use tokio::{sync::watch, time::Instant};
 
 use super::skew::Skews;
@@ -16,7 +16,15 @@ pub(crate) struct Known {
     changed: watch::Sender<()>,
     /// Of the door, where there is one: it takes the nodes as candidates, and knows how they do.
     balancer: Option<Arc<Balancer>>,
-    skews: Arc<Skews>,
+    around: Around,
+}
+
+/// What rows say beside what discovery knows.
+pub(crate) struct Around {
+    /// How far others' clocks are ahead.
+    pub(crate) skews: Arc<Skews>,
+    /// Whether the trust list in force has taken a node's id.
+    pub(crate) revoked: Box<dyn Fn(NodeId) -> bool + Send + Sync>,
 }
 
 struct Snapshot {
@@ -26,16 +34,12 @@ struct Snapshot {
 
 impl Known {
     /// Begins with a view; `balancer` learns of the nodes.
-    pub(crate) fn new(
-        view: Arc<ClusterView>,
-        balancer: Option<Arc<Balancer>>,
-        skews: Arc<Skews>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(view: Arc<ClusterView>, balancer: Option<Arc<Balancer>>, around: Around) -> Arc<Self> {
         let known = Self {
-            now: ArcSwap::from_pointee(Snapshot { roster: Arc::new(roster(&view, &skews)), view }),
+            now: ArcSwap::from_pointee(Snapshot { roster: Arc::new(roster(&view, &around)), view }),
             changed: watch::Sender::new(()),
             balancer,
-            skews,
+            around,
         };
         known.inform();
         Arc::new(known)
@@ -45,7 +49,7 @@ impl Known {
     pub(crate) async fn follow(self: Arc<Self>, mut views: watch::Receiver<Arc<ClusterView>>) {
         loop {
             let view = Arc::clone(&views.borrow_and_update());
-            let roster = Arc::new(roster(&view, &self.skews));
+            let roster = Arc::new(roster(&view, &self.around));
             self.now.store(Arc::new(Snapshot { roster, view }));
             self.inform();
             if views.changed().await.is_err() {
@@ -68,7 +72,7 @@ impl Known {
 
     /// The member list at this moment.
     pub(crate) fn members(&self) -> MembersResult {
-        roster(&self.now.load().view, &self.skews).members(&self.statistics())
+        roster(&self.now.load().view, &self.around).members(&self.statistics())
     }
 
     /// Told at every change of the roster.
@@ -82,16 +86,16 @@ impl Known {
     }
 }
 
-fn roster(view: &ClusterView, skews: &Skews) -> Roster {
+fn roster(view: &ClusterView, around: &Around) -> Roster {
     let now = Instant::now();
     Roster::new(MembersResult {
         cluster: view.cluster,
         answered_by: view.own,
-        members: view.members.values().map(|member| row(member, view.own, skews, now)).collect(),
+        members: view.members.values().map(|member| row(member, view.own, around, now)).collect(),
     })
 }
 
-fn row(member: &Member, own: NodeId, skews: &Skews, now: Instant) -> MemberRow {
+fn row(member: &Member, own: NodeId, around: &Around, now: Instant) -> MemberRow {
     // What gossip says of load, leaving and trust is newer than what the member said of itself over its connection.
     let state = member.state.clone().map(|mut state| {
         state.load = member.load;
@@ -100,11 +104,13 @@ fn row(member: &Member, own: NodeId, skews: &Skews, now: Instant) -> MemberRow {
         state
     });
     let seen = if member.node == own { std::time::Duration::ZERO } else { now - member.seen };
+    // Whoever lost its id is no longer called, also before gossip has noticed that nobody talks to it any more.
+    let standing = if (around.revoked)(member.node) { Standing::Revoked } else { member.standing };
     MemberRow {
         node: member.node,
         name: state.as_ref().map(|state| state.name.clone()).unwrap_or_default(),
         address: member.address,
-        state: member.standing.as_str().to_owned(),
+        state: standing.as_str().to_owned(),
         role: state.as_ref().map(|state| state.role),
         member: state,
         seen_ms_ago: u64::try_from(seen.as_millis()).unwrap_or(u64::MAX),
@@ -112,14 +118,13 @@ fn row(member: &Member, own: NodeId, skews: &Skews, now: Instant) -> MemberRow {
         p95_us: None,
         calls: 0,
         failures: 0,
-        clock_ahead_ms: skews.of(member.node),
+        clock_ahead_ms: around.skews.of(member.node),
         double: member.double,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use lineside_discovery::Standing;
     use lineside_wire::{ClusterId, LoadReport, MemberState, ModelInfo, ModelState, ModelVersion, Role};
 
     use super::*;
@@ -176,9 +181,20 @@ mod tests {
         })
     }
 
+    fn around(skews: Arc<Skews>, revoked: Option<NodeId>) -> Around {
+        Around { skews, revoked: Box::new(move |node| Some(node) == revoked) }
+    }
+
+    #[test]
+    fn who_was_revoked_is_not_called_however_alive_it_is() {
+        let known = Known::new(view(Standing::Alive, 0), None, around(Arc::default(), Some(PRESS)));
+        assert_eq!(known.members().members[0].state, "revoked");
+        assert!(known.roster().ready().is_err() && known.roster().models().is_empty());
+    }
+
     #[test]
     fn gossip_has_the_last_word_about_load_and_life() {
-        let known = Known::new(view(Standing::Down, 2), None, Arc::default());
+        let known = Known::new(view(Standing::Down, 2), None, around(Arc::default(), None));
         let members = known.members();
         assert_eq!(members.members[0].state, "down");
         assert_eq!(members.members[0].member.as_ref().map(|member| member.load.running), Some(2));
@@ -194,13 +210,13 @@ mod tests {
         }
         let skews = Arc::<Skews>::default();
         skews.met(PRESS, 61_000, 1_000);
-        let row = Known::new(Arc::new(view), None, skews).members().members.remove(0);
+        let row = Known::new(Arc::new(view), None, around(skews, None)).members().members.remove(0);
         assert_eq!((row.clock_ahead_ms, row.double), (Some(60_000), Some(copy)));
     }
 
     #[tokio::test]
     async fn whoever_waits_is_told_of_a_change() {
-        let known = Known::new(view(Standing::Alive, 0), None, Arc::default());
+        let known = Known::new(view(Standing::Alive, 0), None, around(Arc::default(), None));
         let mut changed = known.changed();
         let (sender, views) = watch::channel(view(Standing::Alive, 0));
         let mut tasks = tokio::task::JoinSet::new();

@@ -22,7 +22,7 @@ use super::{
     enter::{self, Entered, Way},
     home::{self, state_directory},
     keeper::{self, Keeper},
-    known::Known,
+    known::{Around, Known},
     links::{DiscoveryCell, MemberPresence, MeshCarrier},
     own::Own,
     report::TrustCounts,
@@ -110,7 +110,10 @@ fn serve(config: &Config, roles: Roles, home: InUse, entered: Entered) -> Result
     let (discovery, dials) = take_part(opened, &own, &mesh)?;
     drop(cell.set(discovery.clone()));
     let view = Arc::clone(&discovery.view().borrow());
-    let known = Known::new(view, door.as_ref().map(|door| Arc::clone(&door.balancer)), skews);
+    let trusting = credentials.clone();
+    let revoked = Box::new(move |node| trusting.identity().trust().has_revoked(node));
+    let known =
+        Known::new(view, door.as_ref().map(|door| Arc::clone(&door.balancer)), Around { skews, revoked });
     drop(service.known.set(Arc::clone(&known)));
     let mut upkeep = keep_up(&own, &node, &discovery, &known);
     let keeper = keeper::Parts {

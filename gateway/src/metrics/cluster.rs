@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 
 /// The states of members. All are there even when nobody is in them, so that a graph has no holes.
-const STATES: [&str; 4] = ["alive", "suspect", "down", "left"];
+const STATES: [&str; 5] = ["alive", "suspect", "down", "left", "revoked"];
 
 /// Members and models at one moment.
 #[derive(Debug)]

@@ -154,7 +154,9 @@ async fn a_revoked_node_is_out_within_five_seconds_and_nothing_is_lost() {
     floor.member_mut("weld").kill();
     floor.restart("weld").await;
     floor.member("weld").logs(PATIENCE, &["revoked"]).await;
-    floor.sees("paint", "weld", "takes no part", |row| row.state != "alive").await;
+    floor.sees("paint", "weld", "was revoked", |row| row.state == "revoked").await;
+    let told = floor.lineside("office", &["status"]).await;
+    assert_eq!(told.code, Some(0), "whoever was shut out is missed: {told:?}");
 }
 
 #[tokio::test]
