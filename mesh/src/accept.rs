@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -17,44 +17,23 @@ use tracing::{debug, warn};
 
 use crate::{
     CloseCode, JOIN_ALPN,
-    config::{CONNECTIONS_MAX, HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX},
+    config::{CONNECTIONS_MAX, HANDSHAKES_BEFORE_RETRY},
     connect::identify,
     enrol::Joins,
     error::{close_of, tls_alert},
+    handshakes::{Handshake, Handshakes},
     mesh::Inner,
     peer::Peer,
     table::connections_max,
 };
-
-/// Handshakes that run now; counted by guards, so that a panic cannot leak one.
-#[derive(Clone, Default)]
-struct Handshakes(Arc<AtomicUsize>);
-
-struct Handshake(Arc<AtomicUsize>);
-
-impl Handshakes {
-    fn running(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn begin(&self) -> Handshake {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Handshake(Arc::clone(&self.0))
-    }
-}
-
-impl Drop for Handshake {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// Accepts connections until the endpoint closes. Each runs in a task of its own.
 pub(crate) async fn run(inner: Arc<Inner>) {
     let (handshakes, strangers) = (Handshakes::default(), Arc::new(Strangers::default()));
     while let Some(incoming) = inner.endpoint.accept().await {
         let (running, remote) = (handshakes.running(), incoming.remote_address());
-        if HANDSHAKES_MAX <= running || CONNECTIONS_MAX <= inner.endpoint.open_connections() {
+        let proved = incoming.remote_address_validated().then(|| remote.ip());
+        if !handshakes.has_room(proved) || CONNECTIONS_MAX <= inner.endpoint.open_connections() {
             if let Some(times) = strangers.crowded.count() {
                 let open = inner.endpoint.open_connections();
                 warn!(%remote, running, open, times, "connection refused: too many at once");
@@ -68,7 +47,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
             drop(incoming.retry());
             continue;
         }
-        let task = handshake(Arc::clone(&inner), incoming, handshakes.begin(), Arc::clone(&strangers));
+        let task = handshake(Arc::clone(&inner), incoming, handshakes.begin(proved), Arc::clone(&strangers));
         inner.tasks.spawn(task);
     }
 }

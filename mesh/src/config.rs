@@ -35,6 +35,10 @@ pub(crate) const CONNECTIONS_PER_NODE_MAX: usize = 16;
 /// Handshakes at once, and from how many on a stranger must prove its address first (QUIC Retry).
 pub(crate) const HANDSHAKES_MAX: usize = 128;
 pub(crate) const HANDSHAKES_BEFORE_RETRY: usize = 64;
+/// Handshakes at once of one address that has proved to be its own: with all that need no proof there is still room for
+/// others.
+pub(crate) const HANDSHAKES_PER_ADDRESS_MAX: usize = 32;
+const _: () = assert!(HANDSHAKES_BEFORE_RETRY + HANDSHAKES_PER_ADDRESS_MAX < HANDSHAKES_MAX);
 
 /// First Initials that may wait for us, and the bytes kept for them: a flood costs 16 MiB and no more.
 pub(crate) const INCOMING_MAX: usize = 1024;

@@ -10,10 +10,11 @@ use crate::Plan;
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/clock.c");
 
-/// A clock for plans, off by a fixed time.
+/// A clock for plans. One per home.
 pub struct WrongClock {
     library: PathBuf,
-    off_s: i64,
+    /// Holds the seconds by which it is off.
+    off: PathBuf,
 }
 
 impl WrongClock {
@@ -40,13 +41,24 @@ impl WrongClock {
             let made = compiler.output().expect("cc can be run");
             assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         }
-        Self { library, off_s }
+        let clock = Self { library, off: home.join("clock.off") };
+        clock.put_off(off_s);
+        clock
+    }
+
+    /// Sets it right, under the member that runs with it.
+    pub fn set_right(&self) {
+        self.put_off(0);
+    }
+
+    fn put_off(&self, by_s: i64) {
+        std::fs::write(&self.off, by_s.to_string()).expect("writable");
     }
 
     /// The plan on a machine with this clock.
     #[must_use]
     pub fn on(&self, plan: Plan) -> Plan {
-        plan.env("LD_PRELOAD", self.library.display()).env("STORY_CLOCK_OFF", self.off_s)
+        plan.env("LD_PRELOAD", self.library.display()).env("STORY_CLOCK_OFF", self.off.display())
     }
 }
 

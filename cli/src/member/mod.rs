@@ -15,6 +15,7 @@
 
 mod address;
 mod asks;
+mod clocks;
 mod desk;
 mod door;
 mod enter;

@@ -1,6 +1,7 @@
 //! How far the clocks of other members are from this one's, and when a person is told. Nothing is decided by it.
 //!
-//! Measured at each greeting: what a network adds to that is far below what would matter.
+//! Measured at each greeting, and again while one is far off (`clocks`): what a network adds to that is far below what
+//! would matter.
 
 use std::{
     collections::BTreeMap,
@@ -63,6 +64,12 @@ impl Skews {
         let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
         let ahead_ms = signed(clock_ms).saturating_sub(signed(own_ms));
         self.0.lock().unwrap_or_else(PoisonError::into_inner).note(node, ahead_ms)
+    }
+
+    /// Members whose clocks were far off when we last heard of them.
+    pub(super) fn apart(&self) -> Vec<NodeId> {
+        let clocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        clocks.met.iter().filter(|(_, met)| is_apart(met.ahead_ms)).map(|(node, _)| *node).collect()
     }
 
     /// How far the member's clock was ahead of ours when it was last met, in milliseconds.
@@ -142,6 +149,7 @@ mod tests {
         assert_eq!(skews.met(node(2), NOON + 300_001, NOON), Some(Apart::Theirs(300_001)));
         assert_eq!(skews.met(node(2), NOON + HOUR, NOON), None);
         assert_eq!((skews.of(node(2)), skews.of(node(3))), (Some(3_600_000), None));
+        assert_eq!(skews.apart(), [node(2)]);
     }
 
     #[test]

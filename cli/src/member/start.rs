@@ -17,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Roles, RunOptions,
     address::{AddressFile, InUse, advertised, dialable, reachable_at},
+    clocks,
     desk::Desk,
     door::{self, DoorCluster},
     enter::{self, Entered, Way},
@@ -112,8 +113,8 @@ fn serve(config: &Config, roles: Roles, home: InUse, entered: Entered) -> Result
     let view = Arc::clone(&discovery.view().borrow());
     let trusting = credentials.clone();
     let revoked = Box::new(move |node| trusting.identity().trust().has_revoked(node));
-    let known =
-        Known::new(view, door.as_ref().map(|door| Arc::clone(&door.balancer)), Around { skews, revoked });
+    let around = Around { skews: Arc::clone(&skews), revoked };
+    let known = Known::new(view, door.as_ref().map(|door| Arc::clone(&door.balancer)), around);
     drop(service.known.set(Arc::clone(&known)));
     let mut upkeep = keep_up(&own, &node, &discovery, &known);
     let keeper = keeper::Parts {
@@ -129,6 +130,7 @@ fn serve(config: &Config, roles: Roles, home: InUse, entered: Entered) -> Result
         counts: Arc::clone(&counts),
     };
     upkeep.spawn(Keeper::new(keeper).run());
+    upkeep.spawn(clocks::look_again(skews, Arc::clone(&own), discovery.clone(), mesh.clone()));
 
     let closing = CancellationToken::new();
     let shared = door.as_ref().map(|door| Arc::clone(&door.shared));

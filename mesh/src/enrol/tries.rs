@@ -8,6 +8,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use crate::origin::Origin;
+
 /// Tries of one address within [`WINDOW`]: a person types no faster, and 128 secret bits are not guessed at this rate.
 pub(super) const TRIES_MAX: usize = 5;
 
@@ -17,24 +19,6 @@ pub(super) const WINDOW: Duration = Duration::from_secs(60);
 /// Addresses that are remembered. Past it, the one is forgotten that has tried nothing for the longest: whoever has so
 /// many addresses may try more often, but cannot keep others from joining.
 const ADDRESSES_MAX: usize = 1024;
-
-/// What counts as one address. Of IPv6 a machine has a whole network of 2^64.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Origin {
-    V4([u8; 4]),
-    V6([u8; 8]),
-}
-
-impl From<IpAddr> for Origin {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self::V4(address.octets()),
-            IpAddr::V6(address) => {
-                Self::V6(*address.octets().first_chunk().expect("16 bytes have a first half"))
-            }
-        }
-    }
-}
 
 /// The tries of the last minute, oldest first.
 #[derive(Debug, Default)]

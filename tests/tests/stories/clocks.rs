@@ -55,7 +55,7 @@ async fn a_clock_that_jumped_ahead_ends_a_member_with_one_line_and_locks_nobody_
 }
 
 #[tokio::test]
-async fn a_clock_that_differs_is_shown_and_named_once() {
+async fn a_clock_that_differs_is_shown_and_named_once_until_it_is_set_right() {
     let mut floor = Floor::with_nodes(["press", "weld"]).await;
     let clock = WrongClock::ahead(&floor.path("."), Duration::from_secs(1800));
     floor.member_mut("weld").kill();
@@ -67,4 +67,8 @@ async fn a_clock_that_differs_is_shown_and_named_once() {
     floor.member("press").logs(PATIENCE, &["WARN", "clock", &floor.member("weld").node().to_string()]).await;
     let told = floor.lineside("press", &["status"]).await;
     assert!(told.stdout.contains("clock"), "{told:?}");
+
+    clock.set_right();
+    let right = |ms: i64| ms.abs() < 10_000;
+    floor.sees("press", "weld", "is right again", |row| row.clock_ahead_ms.is_some_and(right)).await;
 }

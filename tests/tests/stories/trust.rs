@@ -144,11 +144,17 @@ async fn a_revoked_node_is_out_within_five_seconds_and_nothing_is_lost() {
         .await;
     }
     drop(hangs);
-    let before = load.tally();
-    load.answers(100).await;
-    let tally = load.end().await;
-    tally.assert_nothing_lost();
-    assert_eq!(tally.by(weld), before.by(weld), "a revoked node answered");
+    // The door has a connection for each of its threads, and what was answered on the last one may still be on its way.
+    eventually("a hundred answers come from others", REVOKED_WITHIN, async || {
+        let before = load.tally().by(weld);
+        load.answers(100).await;
+        match load.tally().by(weld) - before {
+            0 => Ok(()),
+            more => Err(format!("{more} came from the revoked node")),
+        }
+    })
+    .await;
+    load.end().await.assert_nothing_lost();
 
     // Not by coming back either.
     floor.member_mut("weld").kill();
