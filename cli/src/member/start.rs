@@ -10,7 +10,7 @@ use lineside_discovery::{Discovery, DiscoveryConfig, MdnsConfig, Opened, Pace};
 use lineside_gateway::{DoorService, GatewayError, GatewayServer, Shared};
 use lineside_mesh::{BindError, Mesh, MeshConfig};
 use lineside_node::{Node, NodeConfig, runtime};
-use lineside_wire::{LoadReport, MemberState, Role, TrustStamp};
+use lineside_wire::{LoadReport, MemberState, NodeId, Role, TrustStamp};
 use tokio::{runtime::Handle, task::JoinSet, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -90,12 +90,7 @@ fn serve(config: &Config, roles: Roles, home: InUse, entered: Entered) -> Result
     let cell = DiscoveryCell::default();
     let (own_words, meetings) = (Arc::clone(&own), Arc::clone(&skews));
     let presence = Arc::new(MemberPresence { own: own_words, discovery: Arc::clone(&cell), skews: meetings });
-    let mesh_config = MeshConfig::listening(config.member.listen);
-    let mesh = Mesh::bind(mesh_config, credentials.clone(), presence.clone(), service.clone())
-        .map_err(|error| not_listening(&error))?;
-    if let Some(desk) = &desk {
-        mesh.set_enrolment(Some(Arc::new(desk.clone())));
-    }
+    let mesh = listen(config, &credentials, &presence, &service, desk.as_ref())?;
     let counts = TrustCounts::new(credentials.clone());
     let shard = ShardParts {
         credentials: credentials.clone(),
@@ -111,9 +106,7 @@ fn serve(config: &Config, roles: Roles, home: InUse, entered: Entered) -> Result
     let (discovery, dials) = take_part(opened, &own, &mesh)?;
     drop(cell.set(discovery.clone()));
     let view = Arc::clone(&discovery.view().borrow());
-    let trusting = credentials.clone();
-    let revoked = Box::new(move |node| trusting.identity().trust().has_revoked(node));
-    let around = Around { skews: Arc::clone(&skews), revoked };
+    let around = Around { skews: Arc::clone(&skews), revoked: revoked_by(&credentials) };
     let known = Known::new(view, door.as_ref().map(|door| Arc::clone(&door.balancer)), around);
     drop(service.known.set(Arc::clone(&known)));
     let mut upkeep = keep_up(&own, &node, &discovery, &known);
@@ -140,6 +133,29 @@ fn serve(config: &Config, roles: Roles, home: InUse, entered: Entered) -> Result
     let file = publish(config, &home, &identity, &mesh, http)?;
     tell::up(&tell::Start { identity: &identity, way, token }, &own.state(), &file, config, node.is_some());
     Ok(Running { own, mesh, discovery, node, service, shared, closing, door, upkeep, dials, home })
+}
+
+/// Opens the mesh on the members' port, where joiners knock, too, if this member has the authority's key.
+fn listen(
+    config: &Config,
+    credentials: &Credentials,
+    presence: &Arc<MemberPresence>,
+    service: &Arc<MemberService>,
+    desk: Option<&Desk>,
+) -> Result<Mesh, Failure> {
+    let mesh_config = MeshConfig::listening(config.member.listen);
+    let mesh = Mesh::bind(mesh_config, credentials.clone(), presence.clone(), service.clone())
+        .map_err(|error| not_listening(&error))?;
+    if let Some(desk) = desk {
+        mesh.set_enrolment(Some(Arc::new(desk.clone())));
+    }
+    Ok(mesh)
+}
+
+/// Says of a node whether the trust list that is in force then has taken its id.
+fn revoked_by(credentials: &Credentials) -> Box<dyn Fn(NodeId) -> bool + Send + Sync> {
+    let credentials = credentials.clone();
+    Box::new(move |node| credentials.identity().trust().has_revoked(node))
 }
 
 /// The token for the second machine of a cluster that was made just now. Without it a person makes one with a command.
