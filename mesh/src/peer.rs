@@ -77,7 +77,7 @@ impl Peer {
         let (send, recv) = connection.open_bi().await?;
         let (shared, requests, pending) = SharedStream::new();
         let peer = Arc::new(Self {
-            identity: Arc::clone(&identity),
+            identity,
             connection: connection.clone(),
             remote,
             config: Arc::clone(&around.config),
@@ -85,24 +85,7 @@ impl Peer {
             greeting: OnceLock::new(),
             retired: AtomicBool::new(false),
         });
-        let greeted = Arc::downgrade(&peer);
-        let serving = Arc::new(Serving {
-            config: Arc::clone(&around.config),
-            peer: identity,
-            remote,
-            service: Arc::clone(&around.service),
-            presence: Arc::clone(&around.presence),
-            // Whoever we dialled proved who it is, and calls back only when it has taken our hello; its answer to that
-            // may still be on its way when the first call arrives on another stream.
-            greeted: AtomicBool::new(connection.side().is_client()),
-            unwritten: ByteCount::default(),
-            room: around.rooms.of(&peer.identity),
-            on_greeting: Box::new(move |greeting| {
-                if let Some(peer) = greeted.upgrade() {
-                    on_greeting(peer, greeting);
-                }
-            }),
-        });
+        let serving = peer.serving(around, on_greeting);
         let answers = FrameReader::new(recv, around.config.limits, around.config.timing.progress);
         let (presence, of) = (Arc::clone(&around.presence), Arc::clone(&peer));
         let run = async move {
@@ -123,6 +106,28 @@ impl Peer {
             reason
         };
         Ok((peer, run))
+    }
+
+    /// What serves the peer's calls on this connection.
+    fn serving(self: &Arc<Self>, around: &Surroundings, on_greeting: OnGreeting) -> Arc<Serving> {
+        let greeted = Arc::downgrade(self);
+        Arc::new(Serving {
+            config: Arc::clone(&around.config),
+            peer: Arc::clone(&self.identity),
+            remote: self.remote,
+            service: Arc::clone(&around.service),
+            presence: Arc::clone(&around.presence),
+            // Whoever we dialled proved who it is, and calls back only when it has taken our hello; its answer to that
+            // may still be on its way when the first call arrives on another stream.
+            greeted: AtomicBool::new(self.connection.side().is_client()),
+            unwritten: ByteCount::default(),
+            room: around.rooms.of(&self.identity),
+            on_greeting: Box::new(move |greeting| {
+                if let Some(peer) = greeted.upgrade() {
+                    on_greeting(peer, greeting);
+                }
+            }),
+        })
     }
 
     /// Whether calls can be tried.
