@@ -1,7 +1,7 @@
 # `just check` is what continuous integration runs.
 
 # Everything that must hold before a commit to main.
-check: fmt lint deny test netns
+check: fmt lint deny test netns compat
 
 # Formatting.
 fmt:
@@ -24,16 +24,25 @@ netns:
     cargo test --workspace --no-run --quiet
     tests/netns/run
 
+# The clients that people have, from PyPI, against a cluster that loses a node. Arguments go to pytest.
+compat *args="":
+    cargo test --workspace --no-run --quiet
+    tests/compat/run {{args}}
+
 # The fuzz targets, a minute each. Needs cargo-fuzz and a nightly toolchain.
 fuzz seconds="60":
-    cd fuzz && for target in frame message token identity enrolment; do mkdir -p corpus/$target && cargo +nightly fuzz run $target corpus/$target seeds/$target -- -max_total_time={{seconds}} || exit 1; done
+    cd fuzz && for target in frame message token identity enrolment jsonrpc oip; do mkdir -p corpus/$target && cargo +nightly fuzz run $target corpus/$target seeds/$target -- -max_total_time={{seconds}} || exit 1; done
 
 # Remakes the sample models and checks them; needs a Python with models/requirements.txt installed.
 models:
     python3 -B models/make.py
     python3 -B models/make.py --check
 
-# Measurements against peers, as ratios: rpc, gateway or start; see docs/performance.md.
+# Measurements against peers, as ratios: rpc, gateway, json or start; see docs/performance.md.
 bench what="rpc" *args="":
     cargo build --release -p lineside -p lineside-bench
     target/release/lineside-bench {{what}} {{args}}
+
+# Makes the gRPC code, which is committed, out of gateway/proto/open_inference.proto.
+grpc-code:
+    cargo run --manifest-path gateway/proto/generate/Cargo.toml --target-dir target/grpc-code

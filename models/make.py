@@ -11,7 +11,7 @@ import os
 # One thread adds up in one order, so that two runs give the same bytes. To be set before numpy loads.
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 
-from recipes import plain, samples, surface, vibration  # noqa: E402
+from recipes import plain, samples, surface, tasks, vibration  # noqa: E402
 from recipes.check import check  # noqa: E402
 from recipes.places import SERVED, TESTED, model_file, write  # noqa: E402
 
@@ -29,9 +29,11 @@ def make():
     write(model_file(SERVED, "add"), plain.add())
     write(model_file(TESTED, "slow-add"), plain.slow_add())
     write(model_file(TESTED, "echo"), plain.echo())
+    write(model_file(TESTED, "echo-bf16"), plain.echo_bf16())
     write(model_file(TESTED, "broken"), plain.broken())
     write(model_file(SERVED, vibration.NAME), vibration.make())
     write(model_file(SERVED, surface.NAME), surface.make())
+    tasks.make()
     samples.make()
 
 

@@ -37,8 +37,12 @@ pub(crate) enum Event {
     CertificateIssued,
     CertificateRenewed,
     RenewalRefused,
+    WebCertificateIssued,
+    WebCertificateRefused,
     CertificateRevoked,
     NodeRevoked,
+    ApiKeyCreated,
+    ApiKeyRevoked,
     RotationStarted,
     RotationFinished,
     PassphraseSet,
@@ -55,6 +59,9 @@ pub(crate) struct Line {
     pub(crate) event: Event,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) token: Option<String>,
+    /// Public part of an API key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) node: Option<NodeId>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,6 +99,7 @@ impl Line {
         Self {
             event,
             token: None,
+            key: None,
             node: None,
             role: None,
             name: None,

@@ -8,6 +8,7 @@
 //! Several processes may work on one directory, and whole copies of it may work on several machines; see
 //! [`Authority::merge`].
 
+mod api_keys;
 mod changes;
 mod enrol;
 mod error;
@@ -18,6 +19,7 @@ mod publish;
 mod refusals;
 mod registry;
 mod transaction;
+mod web;
 
 use std::{
     path::Path,
@@ -35,7 +37,8 @@ use zeroize::Zeroizing;
 
 pub use error::{AuthorityError, JoinRefusal, RenewRefusal};
 pub use kinds::{
-    Issued, IssuedRow, JoinCertificates, Lifetimes, Revoke, Rotation, Subject, TOKEN_LIFETIME,
+    API_KEY_LIFETIME, API_KEY_LIFETIME_MAX, API_KEY_LOGGING, API_KEY_METHODS, ApiKeyOrder, ApiKeyRow,
+    ApiKeyState, Issued, IssuedRow, JoinCertificates, Lifetimes, Revoke, Rotation, Subject, TOKEN_LIFETIME,
     TOKEN_LIFETIME_MAX, TokenOrder, TokenRow, TokenState,
 };
 
@@ -71,6 +74,7 @@ pub struct Authority {
     passphrase: Mutex<Option<Zeroizing<String>>>,
     held: ArcSwap<Held>,
     refusals: Mutex<Refusals>,
+    web: Mutex<web::Recent>,
 }
 
 impl std::fmt::Debug for Authority {
@@ -161,6 +165,7 @@ impl Authority {
             passphrase: Mutex::default(),
             held: ArcSwap::from_pointee(held),
             refusals: Mutex::default(),
+            web: Mutex::default(),
         };
         // For keys in the clear, what was typed is no passphrase.
         authority.keep_passphrase(if Self::is_locked(directory)? { passphrase } else { None });

@@ -18,6 +18,15 @@ pub(crate) const CHAIN_MAX: usize = 8;
 ///
 /// Judged at a moment when all of it was valid, so that an expired identity is told from a foreign one.
 pub(crate) fn leads_to(trust: &Trust, chain: &[CertificateDer<'_>]) -> bool {
+    leads_to_for(trust, chain, webpki::KeyUsage::client_auth())
+}
+
+/// As [`leads_to`], of a certificate that is for serving.
+pub(crate) fn serves_under(trust: &Trust, chain: &[CertificateDer<'_>]) -> bool {
+    leads_to_for(trust, chain, webpki::KeyUsage::server_auth())
+}
+
+fn leads_to_for(trust: &Trust, chain: &[CertificateDer<'_>], usage: webpki::KeyUsage) -> bool {
     let Some((leaf, intermediates)) = chain.split_first() else { return false };
     let begins = chain.iter().map(|one| Facts::of(one).map(|facts| facts.not_before).unwrap_or(0)).max();
     let when = since_1970(begins.unwrap_or(0)).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -29,6 +38,5 @@ pub(crate) fn leads_to(trust: &Trust, chain: &[CertificateDer<'_>]) -> bool {
         .collect();
     let Ok(end_entity) = webpki::EndEntityCert::try_from(leaf) else { return false };
     let algorithms = provider().signature_verification_algorithms.all;
-    let usage = webpki::KeyUsage::client_auth();
     end_entity.verify_for_usage(algorithms, &anchors, intermediates, when, usage, None, None).is_ok()
 }

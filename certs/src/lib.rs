@@ -7,6 +7,7 @@
 //!
 //! ```text
 //!  DATA/ca/ca-g1.key ──signs──► DATA/ca/ca-g1.pem     CN=<cluster> CA g1, only for *.<cluster id>.lineside.internal
+//!        │                                             and private names of HTTPS
 //!        │      └──────signs──► trust list            authorities, revocations, a number that only grows
 //!        └─────────────signs──► DATA/identity/cert.pem   + key.pem + ca.pem + trust.bin
 //!                               URI  spiffe://<cluster id>/<node | gateway | client | admin>/<node id>
@@ -19,12 +20,14 @@
 //! |---|---|
 //! | what is on disk: whole, private, never replaced | [`disk`], [`Authority`], [`Identity`] |
 //! | becoming a member: by one line, or by files on a stick | [`Token`], [`CertificateRequest`] |
+//! | being no member, and yet known: clients over HTTP | [`WholeApiKey`] |
 //! | staying one: when to renew, and by which clock | [`Renewal`], [`Clock`] |
 //! | whom the cluster trusts, and whom no longer | [`Trust`] |
 //! | what a running process goes by, and its changes | [`Credentials`] |
 //! | how a connection is made | [`server_config`], [`client_config`] |
 //! | who is at the other end | [`peer_identity`] |
 //! | what that one may call | [`roles::may`] |
+//! | what HTTPS is served with, under which names | [`WebCertificate`], [`WebName`] |
 //! | why a handshake was refused | [`Refusal`] |
 //!
 //! ```
@@ -77,6 +80,7 @@
 //!
 //! This crate knows no socket and no model.
 
+mod api_key;
 mod audit;
 mod authority;
 mod chain;
@@ -100,12 +104,15 @@ mod template;
 mod tls;
 mod token;
 mod trust;
+mod web;
 mod x509;
 
+pub use api_key::{API_KEY_MARK, ApiKeyId, InvalidApiKey, InvalidApiKeyId, WholeApiKey};
 pub use authority::{
-    Authority, AuthorityError, Issued, IssuedRow, JoinCertificates, JoinRefusal, Lifetimes, NAME_BYTES_MAX,
-    RenewRefusal, Revoke, Rotation, Subject, TOKEN_LIFETIME, TOKEN_LIFETIME_MAX, TokenOrder, TokenRow,
-    TokenState,
+    API_KEY_LIFETIME, API_KEY_LIFETIME_MAX, API_KEY_LOGGING, API_KEY_METHODS, ApiKeyOrder, ApiKeyRow,
+    ApiKeyState, Authority, AuthorityError, Issued, IssuedRow, JoinCertificates, JoinRefusal, Lifetimes,
+    NAME_BYTES_MAX, RenewRefusal, Revoke, Rotation, Subject, TOKEN_LIFETIME, TOKEN_LIFETIME_MAX, TokenOrder,
+    TokenRow, TokenState,
 };
 pub use clock::{CLOCK_SLACK, Clock};
 pub use credentials::Credentials;
@@ -123,10 +130,11 @@ pub use request::{
 pub use show::CertificateSummary;
 pub use tls::{
     Joining, Presented, TlsError, client_config, client_config_by, join_client_config, join_server_name,
-    provider, server_config, server_config_by,
+    provider, server_config, server_config_by, web_client_verifier, web_provider,
 };
 pub use token::{
     InvalidToken, InvalidTokenId, JOIN_EXPORTER_LABEL, TOKEN_ADDRESSES_MAX, TOKEN_BYTES_MAX, TOKEN_PORT,
     Token, TokenId,
 };
 pub use trust::{Trust, TrustError, Verdict};
+pub use web::{InvalidWebName, WebCertificate, WebName};

@@ -17,9 +17,10 @@ pub const TABLE: &[(&str, &[Role])] = &[
     (method::INFER, EVERYBODY),
     (method::MODELS_LIST, EVERYBODY),
     (method::MODELS_GET, EVERYBODY),
-    // A gateway forwards what an admin asked it for; a node has no reason to change another.
-    (method::MODELS_LOAD, &[Gateway, Admin]),
-    (method::MODELS_UNLOAD, &[Gateway, Admin]),
+    (method::MODELS_STATISTICS, EVERYBODY),
+    // A door passes on what somebody asked it for who may; `lineside up` is a door whose role is node.
+    (method::MODELS_LOAD, &[Node, Gateway, Admin]),
+    (method::MODELS_UNLOAD, &[Node, Gateway, Admin]),
     (method::MEMBER_STATE, &[Node, Gateway, Admin]),
     (method::CLUSTER_MEMBERS, EVERYBODY),
     (method::CLUSTER_WATCH, EVERYBODY),
@@ -28,6 +29,8 @@ pub const TABLE: &[(&str, &[Role])] = &[
     (method::TRUST_GET, EVERYBODY),
     // An admin's certificate lasts a working day and is issued anew by a person.
     (method::CERTS_RENEW, &[Node, Gateway, Client]),
+    // For the own door; a client has none.
+    (method::CERTS_WEB, &[Node, Gateway]),
     (method::CANCEL, EVERYBODY),
     (LOG, &[Client, Node, Gateway, Admin]),
 ];
@@ -79,7 +82,7 @@ mod tests {
 
     #[test]
     fn only_those_who_must_can_change_models() {
-        assert!(!may(Client, method::MODELS_UNLOAD) && !may(Node, method::MODELS_UNLOAD));
+        assert!(!may(Client, method::MODELS_UNLOAD) && !may(Client, method::MODELS_LOAD));
         assert!(may(Admin, method::MODELS_UNLOAD) && may(Client, method::INFER));
         assert!(!may(Client, method::MEMBER_STATE));
     }

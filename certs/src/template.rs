@@ -6,15 +6,16 @@ use std::time::{Duration, SystemTime};
 use lineside_wire::{ClusterId, NodeId};
 use rand::RngExt as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree,
-    IsCa, KeyUsagePurpose, NameConstraints, SanType, SerialNumber, string::Ia5String,
+    BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, KeyUsagePurpose, NameConstraints, SanType, SerialNumber, string::Ia5String,
 };
 
 use crate::{
-    Subject,
+    Subject, WebName,
     names::{
         authority_name, cluster_domain, cluster_uri, member_uri, server_name_of, server_name_of_any_member,
     },
+    web,
 };
 
 /// The authority's own certificate outlives the machines; its key can be rotated before.
@@ -64,13 +65,42 @@ fn signing(
     params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(authorities_below));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    // DNS only: webpki refuses URI name constraints.
-    params.name_constraints = Some(NameConstraints {
-        permitted_subtrees: vec![GeneralSubtree::DnsName(cluster_domain(cluster))],
-        excluded_subtrees: Vec::new(),
-    });
+    params.name_constraints =
+        Some(NameConstraints { permitted_subtrees: permitted(cluster), excluded_subtrees: Vec::new() });
     params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(cluster_uri(cluster))?)];
     Ok(params)
+}
+
+/// What an authority may speak for: its members, and private names for HTTPS, so that clients can trust it for those
+/// without trusting it for anything public. DNS and IP only: webpki refuses URI name constraints.
+fn permitted(cluster: ClusterId) -> Vec<GeneralSubtree> {
+    let domains = web::DOMAINS.iter().map(|domain| GeneralSubtree::DnsName((*domain).to_owned()));
+    let networks = web::NETWORKS
+        .iter()
+        .map(|(network, prefix)| GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(*network, *prefix)));
+    let members = GeneralSubtree::DnsName(cluster_domain(cluster));
+    std::iter::once(members).chain(domains).chain(networks).collect()
+}
+
+/// A certificate for HTTPS: for serving under these names, and no member's, because it has no URI name.
+pub(crate) fn web(
+    node: NodeId,
+    names: &[WebName],
+    lifetime: Duration,
+    now: SystemTime,
+    authority_ends: SystemTime,
+) -> Result<CertificateParams, rcgen::Error> {
+    // A space is in no DNS name: verifiers that look for one here must not find it.
+    let mut params = base(&format!("https {node}"), now, authority_ends.min(now + lifetime));
+    let names = names.iter().map(|name| {
+        Ok(match name {
+            WebName::Address(address) => SanType::IpAddress(*address),
+            WebName::Dns(name) => SanType::DnsName(Ia5String::try_from(name.as_str())?),
+        })
+    });
+    params.subject_alt_names = names.collect::<Result<_, rcgen::Error>>()?;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    Ok(end_entity(params))
 }
 
 /// A member's certificate; it ends with its authority's at the latest, which peers would not check.

@@ -49,6 +49,30 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::clone(provider)
 }
 
+/// The same provider for HTTPS, whose clients are not all as new as members are: with the suites of TLS 1.2 as well,
+/// where rustls is built with them. All of those have forward secrecy and authenticated encryption.
+#[must_use]
+pub fn web_provider() -> Arc<CryptoProvider> {
+    static PROVIDER: std::sync::OnceLock<Arc<CryptoProvider>> = std::sync::OnceLock::new();
+    let provider = PROVIDER.get_or_init(|| {
+        let mut provider = aws_lc_rs::default_provider();
+        provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+        Arc::new(provider)
+    });
+    Arc::clone(provider)
+}
+
+/// Judges the certificates that clients of HTTPS show: only the cluster's, and none that was revoked. Who shows none is
+/// let in.
+///
+/// As with all TLS settings, the trust is that of now: make another verifier after a change.
+///
+/// # Errors
+/// An authority's certificate does not suit TLS.
+pub fn web_client_verifier(trust: &Trust) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    client_verifier(trust, true)
+}
+
 /// How strangers may come in, to join: under a protocol name of its own, where certificates are shown to them that they
 /// know by their authority's hash alone.
 #[derive(Clone, Copy, Debug)]

@@ -6,11 +6,12 @@
 
 mod crl;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_lc_rs::signature;
 use lineside_wire::{
-    AUTHORITIES_MAX, ClusterId, NodeId, REVOKED_MAX, SignedTrust, TrustList, TrustStamp, TrustedAuthority,
+    API_KEY_PATTERNS_MAX, API_KEYS_MAX, API_KEYS_REVOKED_MAX, AUTHORITIES_MAX, ApiKey, ClusterId, NodeId,
+    REVOKED_MAX, RevokedApiKey, SignedTrust, TrustList, TrustStamp, TrustedAuthority,
 };
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use serde::Deserialize as _;
@@ -23,7 +24,8 @@ use crate::{
     x509::{Facts, sha256},
 };
 
-/// Longest document of a trust list, in bytes: two authorities with as many revocations as there can be have half of it.
+/// Longest document of a trust list, in bytes: two authorities with as many revocations as there can be have half of it,
+/// and as many API keys most of the rest.
 const DOCUMENT_BYTES_MAX: usize = 1 << 20;
 
 /// Deepest nesting of a trust list's document; it needs three levels.
@@ -37,6 +39,9 @@ pub struct Trust {
     pub(crate) issuing: u32,
     pub(crate) roots: Vec<Root>,
     pub(crate) revoked_nodes: BTreeSet<NodeId>,
+    /// API keys of clients over HTTP, none of which is revoked.
+    pub(crate) keys: Vec<ApiKey>,
+    pub(crate) revoked_keys: BTreeMap<[u8; 8], RevokedApiKey>,
     pub(crate) signed: Option<SignedTrust>,
 }
 
@@ -150,7 +155,8 @@ impl Trust {
         let cluster = cluster.expect("there is at least one authority");
         let issuing = roots.last().map_or(0, |root| root.generation);
         let (stamp, revoked_nodes) = (TrustStamp::default(), BTreeSet::new());
-        Ok(Self { cluster, stamp, issuing, roots, revoked_nodes, signed: None })
+        let (keys, revoked_keys) = (Vec::new(), BTreeMap::new());
+        Ok(Self { cluster, stamp, issuing, roots, revoked_nodes, keys, revoked_keys, signed: None })
     }
 
     /// Reads a list that is trusted for where it came from (the own disk, an enrolment): it has to be whole and
@@ -202,6 +208,14 @@ impl Trust {
         // A node is taken back for ever. A list that lacks one comes from a copy of the authority that was kept for a
         // while, and its holder has not heard of it yet.
         next.revoked_nodes.extend(&self.revoked_nodes);
+        // So is an API key.
+        next.revoked_keys.extend(self.revoked_keys.iter().map(|(id, revoked)| (*id, *revoked)));
+        while API_KEYS_REVOKED_MAX < next.revoked_keys.len() {
+            let oldest = next.revoked_keys.iter().min_by_key(|(_, revoked)| **revoked).map(|(id, _)| *id);
+            oldest.and_then(|id| next.revoked_keys.remove(&id));
+        }
+        let Self { keys, revoked_keys, .. } = &mut next;
+        keys.retain(|key| !revoked_keys.contains_key(&*key.id));
         Ok(next)
     }
 
@@ -221,6 +235,13 @@ impl Trust {
     #[must_use]
     pub const fn issuing(&self) -> u32 {
         self.issuing
+    }
+
+    /// The API keys of clients over HTTP: what a door is told by `Shared::set_keys`, at its start and whenever another
+    /// list is in force. Whether the time of one is over, the door sees itself.
+    #[must_use]
+    pub fn keys(&self) -> &[ApiKey] {
+        &self.keys
     }
 
     /// How many certificates are revoked by their serial number.
@@ -310,6 +331,7 @@ impl Trust {
     /// Checks what a list holds. Who signed it is the caller's question.
     fn read(list: TrustList, signed: &SignedTrust) -> Result<Self, TrustError> {
         check_count(list.authorities.len())?;
+        check_keys(&list)?;
         let cluster = list.cluster;
         let roots = list
             .authorities
@@ -329,7 +351,11 @@ impl Trust {
         }
         let stamp = TrustStamp { number: list.number, hash: hash(&signed.document) };
         let (issuing, revoked_nodes) = (list.issuing, list.revoked_nodes.into_iter().collect());
-        Ok(Self { cluster, stamp, issuing, roots, revoked_nodes, signed: Some(signed.clone()) })
+        let revoked_keys: BTreeMap<_, _> = list.revoked_keys.iter().map(|one| (*one.id, *one)).collect();
+        let live = |key: &ApiKey| !revoked_keys.contains_key(&*key.id);
+        let keys = list.keys.into_iter().filter(live).collect();
+        let signed = Some(signed.clone());
+        Ok(Self { cluster, stamp, issuing, roots, revoked_nodes, keys, revoked_keys, signed })
     }
 }
 
@@ -376,6 +402,21 @@ impl Root {
         let key = signature::UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_ASN1, &self.public_key);
         key.verify(bytes, signature).is_ok()
     }
+}
+
+fn check_keys(list: &TrustList) -> Result<(), TrustError> {
+    let patterns = |key: &ApiKey| key.models.len().max(key.methods.len());
+    let most = list.keys.iter().map(patterns).max().unwrap_or_default();
+    for (what, count, max) in [
+        ("API keys", list.keys.len(), API_KEYS_MAX),
+        ("revoked API keys", list.revoked_keys.len(), API_KEYS_REVOKED_MAX),
+        ("patterns of an API key", most, API_KEY_PATTERNS_MAX),
+    ] {
+        if max < count {
+            return Err(TrustError::Damaged(format!("it has {count} {what}, and there can be {max}")));
+        }
+    }
+    Ok(())
 }
 
 fn check_count(authorities: usize) -> Result<(), TrustError> {

@@ -1,15 +1,22 @@
 //! Reads X.509: the one place that knows how a certificate is laid out.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
 
 use rustls_pki_types::CertificateDer;
 use x509_parser::{
+    extensions::ParsedExtension,
     prelude::{FromDer, GeneralName, X509Certificate},
     time::ASN1Time,
     x509::X509Name,
 };
 
-use crate::PeerIdentityError;
+use crate::{
+    PeerIdentityError,
+    web::{WebName, is_below},
+};
 
 /// What a certificate says. Nothing is judged here: not who signed it, not whether it is still valid.
 pub(crate) struct Facts {
@@ -77,6 +84,56 @@ impl Facts {
     }
 }
 
+/// The names of a certificate for HTTPS. Those that the authority never gives are left out.
+pub(crate) fn web_names(certificate: &CertificateDer<'_>) -> Result<Vec<WebName>, PeerIdentityError> {
+    let unreadable = |error: String| PeerIdentityError::Unreadable(error);
+    let (_, parsed) =
+        X509Certificate::from_der(certificate).map_err(|error| unreadable(error.to_string()))?;
+    let names = parsed.subject_alternative_name().map_err(|error| unreadable(error.to_string()))?;
+    let names = names.iter().flat_map(|names| &names.value.general_names);
+    let names = names.filter_map(|name| match name {
+        GeneralName::DNSName(name) => name.parse().ok(),
+        GeneralName::IPAddress(bytes) => address(bytes)?.to_string().parse().ok(),
+        _ => None,
+    });
+    Ok(names.collect())
+}
+
+/// Whether an authority may speak for a name, by its own certificate. One that says nothing of names of that kind may.
+pub(crate) fn permits(authority: &CertificateDer<'_>, name: &WebName) -> bool {
+    let Ok((_, parsed)) = X509Certificate::from_der(authority) else { return false };
+    let constraints = parsed.extensions().iter().find_map(|one| match one.parsed_extension() {
+        ParsedExtension::NameConstraints(constraints) => Some(constraints),
+        _ => None,
+    });
+    let permitted = constraints.and_then(|constraints| constraints.permitted_subtrees.as_ref());
+    let mut of_kind = permitted.into_iter().flatten().filter_map(|subtree| match (&subtree.base, name) {
+        (GeneralName::DNSName(domain), WebName::Dns(name)) => Some(is_below(name, domain)),
+        (GeneralName::IPAddress(network), WebName::Address(address)) => Some(holds(network, *address)),
+        _ => None,
+    });
+    match of_kind.next() {
+        None => true,
+        Some(first) => first || of_kind.any(|permitted| permitted),
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from).ok();
+    v4.or_else(|| <[u8; 16]>::try_from(bytes).map(IpAddr::from).ok())
+}
+
+/// Whether a network (an address and a mask of the same length) holds an address.
+fn holds(network: &[u8], address: IpAddr) -> bool {
+    let bytes = match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let Some((base, mask)) = network.split_at_checked(bytes.len()) else { return false };
+    base.len() == mask.len()
+        && bytes.iter().zip(base).zip(mask).all(|((byte, base), mask)| byte & mask == base & mask)
+}
+
 /// SHA-256.
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
@@ -111,7 +168,40 @@ pub(crate) fn readable(at: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CidrSubnet, GeneralSubtree, IsCa, KeyPair, NameConstraints,
+    };
+
     use super::*;
+
+    /// An authority that may speak for these alone.
+    fn authority(permitted: Vec<GeneralSubtree>) -> CertificateDer<'static> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.name_constraints =
+            Some(NameConstraints { permitted_subtrees: permitted, excluded_subtrees: Vec::new() });
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().into()
+    }
+
+    #[test]
+    fn an_authority_from_before_https_may_speak_for_addresses_and_for_no_name() {
+        let name = |text: &str| text.parse::<WebName>().unwrap();
+        let older = authority(vec![GeneralSubtree::DnsName("c1c1.lineside.internal".to_owned())]);
+        assert!(!permits(&older, &name("press.local")) && permits(&older, &name("10.0.0.7")));
+        let network = CidrSubnet::from_addr_prefix([10, 0, 0, 0].into(), 8);
+        let newer = vec![GeneralSubtree::DnsName("local".to_owned()), GeneralSubtree::IpAddress(network)];
+        let newer = authority(newer);
+        for (text, may) in [
+            ("press.local", true),
+            ("press.lan", false),
+            ("10.255.0.1", true),
+            ("192.168.1.1", false),
+            ("fd00::1", false),
+        ] {
+            assert_eq!(permits(&newer, &name(text)), may, "{text}");
+        }
+        assert!(!permits(&CertificateDer::from(vec![1, 2, 3]), &name("press.local")));
+    }
 
     #[test]
     fn a_moment_reads_as_a_date_in_utc() {

@@ -221,6 +221,8 @@ fn identities() -> BTreeMap<String, Vec<u8>> {
         issuing: authorities.last().unwrap().generation,
         authorities: authorities.to_vec(),
         revoked_nodes: vec![NodeId::from_bytes([0xdd; 16])],
+        keys: Vec::new(),
+        revoked_keys: Vec::new(),
     };
     seed("list-first", document(&list(1, &ours[..1])));
     seed("list-rotating", document(&list(4, &ours)));

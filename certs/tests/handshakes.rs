@@ -179,7 +179,9 @@ fn an_authority_can_sign_for_names_of_its_own_cluster_alone() {
     let issuer = Issuer::from_ca_cert_pem(&authority, KeyPair::from_pem(&key).unwrap()).unwrap();
     let own = format!("{}.lineside.internal", cluster.authority.cluster());
     let other = format!("{}.lineside.internal", Cluster::new("floor").authority.cluster());
-    for (domain, is_taken) in [(own.as_str(), true), (&other, false), ("example.org", false)] {
+    for (domain, is_taken) in
+        [(own.as_str(), true), (&other, false), ("internal", false), ("example.org", false)]
+    {
         let mut params = CertificateParams::new([format!("press.{domain}")]).unwrap();
         let uri = format!("spiffe://{}/node/{}", cluster.authority.cluster(), "de".repeat(16));
         params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));

@@ -6,12 +6,12 @@ use std::{sync::Arc, time::SystemTime};
 
 use lineside_certs::{
     Authority, Clock, Identity, JoinCertificates, Joining, PeerIdentity, Presented, Revoke, Subject, Trust,
-    TrustError, Verdict, client_config_by, join_client_config, join_server_name, provider, server_config_by,
-    server_name_of,
+    TrustError, Verdict, client_config_by, join_client_config, join_server_name, peer_identity, provider,
+    server_config_by, server_name_of, server_name_of_any_member, web_client_verifier, web_provider,
 };
 use lineside_wire::{Role, SignedTrust};
 use rustls::{
-    CertificateError, ClientConfig, ClientConnection, ServerConfig, ServerConnection,
+    CertificateError, ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use tempfile::TempDir;
@@ -282,4 +282,61 @@ fn who_shows_the_right_authority_without_its_signature_is_no_office() {
     let (client, presented) = joiner(&token);
     assert!(talk(client, Arc::new(config), &join_server_name(&token)).is_err());
     assert_eq!(presented.instead(), None, "the authority was there, and had not signed");
+}
+
+/// A certificate of the office's, for TLS as others do it.
+fn pair(
+    office: &Office,
+    role: Role,
+    name: &str,
+) -> (Identity, CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let issued = office.authority.issue(&Subject::new(role, name), SystemTime::now()).unwrap();
+    let certificate = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+    (Identity::of(&issued).unwrap(), certificate, key)
+}
+
+/// Who the door of HTTPS sees when a client comes with this certificate, or with none.
+fn visit(
+    door: &Office,
+    shows: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+) -> Result<Option<PeerIdentity>, rustls::Error> {
+    let trust = Trust::own(&door.says()).unwrap();
+    let (_, certificate, key) = pair(door, Role::Gateway, "door");
+    let server = ServerConfig::builder_with_provider(web_provider())
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(web_client_verifier(&trust).unwrap())
+        .with_single_cert(vec![certificate], key)?;
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(trust.authorities_pem().as_bytes()).unwrap())?;
+    let client = ClientConfig::builder_with_provider(web_provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
+    let client = match shows {
+        None => client.with_no_client_auth(),
+        Some((certificate, key)) => client.with_client_auth_cert(vec![certificate], key)?,
+    };
+    let name = server_name_of_any_member(door.authority.cluster());
+    let (_, server) = talk(Arc::new(client), Arc::new(server), &name)?;
+    Ok(server.peer_certificates().map(|chain| peer_identity(chain).unwrap()))
+}
+
+#[test]
+fn a_client_of_https_may_show_a_certificate_of_the_cluster_and_no_other() {
+    let (ours, theirs) = (Office::open(), Office::open());
+    assert_eq!(visit(&ours, None), Ok(None));
+    let (camera, certificate, key) = pair(&ours, Role::Client, "camera");
+    let seen = visit(&ours, Some((certificate.clone(), key.clone_key()))).unwrap().unwrap();
+    assert_eq!(&seen, camera.holder());
+    let (_, foreign, foreign_key) = pair(&theirs, Role::Client, "camera");
+    assert!(visit(&ours, Some((foreign, foreign_key))).is_err());
+    ours.revoke(&camera);
+    assert!(is_revoked(&visit(&ours, Some((certificate, key))).map(drop)));
+}
+
+#[test]
+fn only_https_may_speak_anything_older_than_members_do() {
+    assert!(provider().cipher_suites.iter().all(|suite| suite.tls13().is_some()));
+    let first = web_provider().cipher_suites[0].suite();
+    assert_eq!(first, provider().cipher_suites[0].suite());
 }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     commands,
-    config::{Flag, Loaded, Sources, load},
+    config::{Again, Flag, Loaded},
     exit::{Failure, Outcome},
 };
 
@@ -39,6 +39,9 @@ enum Command {
     /// Make, list and take back tokens, each of which makes one machine a member
     #[command(subcommand)]
     Token(commands::token::TokenCommand),
+    /// Make, list and take back API keys, for programs that come over HTTP without a certificate
+    #[command(subcommand)]
+    Keys(commands::keys::KeysCommand),
     /// Make, sign, renew, revoke and show identities
     #[command(subcommand)]
     Certs(commands::certs::Certs),
@@ -69,6 +72,7 @@ impl Cli {
             Command::Node(args) => args.run(),
             Command::Gateway(args) => args.run(),
             Command::Token(command) => command.run(),
+            Command::Keys(command) => command.run(),
             Command::Certs(command) => command.run(),
             Command::Runtime(command) => command.run(),
             Command::Config(command) => command.run(),
@@ -95,9 +99,14 @@ pub(crate) struct SettingsArgs {
 impl SettingsArgs {
     /// Loads the settings, with more flags than these.
     pub(crate) fn load(self, more: Vec<Flag>) -> Result<Loaded, Failure> {
+        Ok(self.again(more).load()?)
+    }
+
+    /// Where the settings are loaded from, with more flags than these: once, or again while a member runs.
+    pub(crate) fn again(self, more: Vec<Flag>) -> Again {
         let mut flags = flags([("member.data_dir", "--data-dir", self.data_dir)]);
         flags.extend(more);
-        Ok(load(&Sources::of_process(self.config, flags))?)
+        Again { file: self.config, flags }
     }
 }
 

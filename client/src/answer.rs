@@ -187,7 +187,14 @@ mod tests {
                 parameters: Parameters::new(),
             },
             payload: payload.into_chunks().concat().into(),
-            report: RunReport { node, load: LoadReport::default(), queue_us: 5, run_us: 7, attempts: 2 },
+            report: RunReport {
+                node,
+                load: LoadReport::default(),
+                queue_us: 5,
+                run_us: 7,
+                attempts: 2,
+                batch: 1,
+            },
         })
     }
 

@@ -178,7 +178,8 @@ fn micros(duration: Duration) -> u64 {
 }
 
 fn read(reply: Reply, node: NodeId) -> Try {
-    let unreported = || RunReport { node, load: LoadReport::default(), queue_us: 0, run_us: 0, attempts: 1 };
+    let unreported =
+        || RunReport { node, load: LoadReport::default(), queue_us: 0, run_us: 0, attempts: 1, batch: 1 };
     match decode_part(&reply.result) {
         Ok(result) => Try::Answered(result, reply.payload, reply.report.unwrap_or_else(unreported)),
         Err(fault) => Try::Failed(CallFailure::Invalid { node, reason: fault.message }),

@@ -151,6 +151,8 @@ impl InferRequest {
             inputs,
             outputs: self.outputs,
             parameters: self.parameters,
+            task: None,
+            classification: Default::default(),
         };
         let call = InferCall { params, payload, deadline, context: self.context };
         let reply = self.client.infer_raw(call).await?;

@@ -58,6 +58,7 @@ pub(crate) fn model(name: &str) -> ModelInfo {
         inputs: vec![],
         outputs: vec![],
         slots: 2,
+        tasks: Vec::new(),
     }
 }
 

@@ -230,6 +230,9 @@ impl Fnv {
             self.text(model.state.as_str());
             self.text(model.reason.as_deref().unwrap_or(""));
             self.bytes(&model.slots.to_be_bytes());
+            for task in &model.tasks {
+                self.text(task.as_str());
+            }
             for (kind, specs) in [(0, &model.inputs), (1, &model.outputs)] {
                 for spec in specs {
                     self.bytes(&[kind]);
@@ -257,7 +260,7 @@ impl Fnv {
 
 #[cfg(test)]
 mod tests {
-    use lineside_wire::{ModelState, ModelVersion};
+    use lineside_wire::{ModelState, ModelVersion, Task};
     use proptest::prelude::*;
 
     use super::*;
@@ -371,6 +374,7 @@ mod tests {
             vec![ModelInfo { state: ModelState::Unavailable, ..add.clone() }],
             vec![ModelInfo { reason: Some("damaged".into()), ..add.clone() }],
             vec![ModelInfo { slots: 7, ..add.clone() }],
+            vec![ModelInfo { tasks: vec![Task::Embed], ..add.clone() }],
         ];
         let other_models = models.map(|models| MemberState { models, ..state.clone() });
         let others = [

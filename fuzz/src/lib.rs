@@ -4,8 +4,10 @@
 //! the tests run; only the search for new inputs needs the fuzzer.
 
 mod certs;
+mod gateway;
 mod parts;
 mod wire;
 
 pub use certs::{enrolment, identity, token};
+pub use gateway::{jsonrpc, oip};
 pub use wire::{frame, message};

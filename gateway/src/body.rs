@@ -1,7 +1,6 @@
 //! Bodies: taking in a request's within limits, giving out an answer's without copying.
 
 use std::{
-    convert::Infallible,
     pin::Pin,
     sync::{
         Arc,
@@ -13,7 +12,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use lineside_wire::{Fault, FaultCode};
 use tokio::time::Instant;
@@ -60,6 +59,26 @@ impl Reserved {
     /// Takes over the room of another body, which goes on in this one.
     pub(crate) fn join(&mut self, mut other: Self) {
         self.bytes += std::mem::take(&mut other.bytes);
+    }
+
+    /// All of it on its own, so that something else begins here.
+    pub(crate) fn split(&mut self) -> Self {
+        Self { room: Arc::clone(&self.room), bytes: std::mem::take(&mut self.bytes) }
+    }
+
+    /// Room for so many bytes at least.
+    ///
+    /// # Errors
+    /// There is not that much; it keeps what it has.
+    pub(crate) fn cover(&mut self, bytes: usize) -> Result<(), Fault> {
+        self.grow(bytes.saturating_sub(self.bytes))
+    }
+
+    /// Gives back as much as is no longer held.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.room.taken.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Room for more of the same body.
@@ -153,7 +172,7 @@ pub(crate) async fn collect(
 }
 
 /// The next piece; trailers are passed over.
-async fn next(body: &mut Incoming, limits: BodyLimits) -> Result<Option<Bytes>, Refusal> {
+pub(crate) async fn next(body: &mut Incoming, limits: BodyLimits) -> Result<Option<Bytes>, Refusal> {
     let idle = Instant::now() + limits.idle_max;
     loop {
         match tokio::time::timeout_at(idle.min(limits.deadline), body.frame()).await {
@@ -178,7 +197,7 @@ async fn next(body: &mut Incoming, limits: BodyLimits) -> Result<Option<Bytes>, 
     }
 }
 
-fn too_long(max: usize) -> Refusal {
+pub(crate) fn too_long(max: usize) -> Refusal {
     let text = format!("the body is longer than {max} bytes, the limit of this gateway (body_bytes_max)");
     Fault::new(FaultCode::LimitExceeded, text).into()
 }
@@ -198,6 +217,11 @@ impl Pieces {
         Self { first, more: more.into_iter(), left }
     }
 
+    /// Bytes that are still to come.
+    pub(crate) fn left(&self) -> u64 {
+        self.left
+    }
+
     /// The same, keeping its room until its last piece is written: a client may read slowly, or not at all.
     pub(crate) fn holding(mut self, room: Reserved) -> Self {
         let mut more: Vec<_> = self.more.collect();
@@ -206,7 +230,8 @@ impl Pieces {
         Self { more: more.into_iter(), ..self }
     }
 
-    fn next(&mut self) -> Option<Bytes> {
+    /// The next piece.
+    pub(crate) fn next(&mut self) -> Option<Bytes> {
         let first = std::mem::take(&mut self.first);
         let piece = std::iter::once(first).chain(&mut self.more).find(|piece| !piece.is_empty())?;
         self.left -= piece.len() as u64;
@@ -226,23 +251,49 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-impl hyper::body::Body for Pieces {
+/// What ends a body early.
+pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of an answer.
+pub(crate) enum OutBody {
+    /// All of it is there.
+    Pieces(Pieces),
+    /// It comes bit by bit: events, gRPC, what is compressed on its way.
+    Stream(UnsyncBoxBody<Bytes, BodyError>),
+}
+
+impl From<Pieces> for OutBody {
+    fn from(pieces: Pieces) -> Self {
+        Self::Pieces(pieces)
+    }
+}
+
+impl hyper::body::Body for OutBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = BodyError;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.next().map(|piece| Ok(Frame::data(piece))))
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Pieces(pieces) => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece)))),
+            Self::Stream(stream) => Pin::new(stream).poll_frame(cx),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == 0
+        match self {
+            Self::Pieces(pieces) => pieces.left == 0,
+            Self::Stream(stream) => stream.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        match self {
+            Self::Pieces(pieces) => SizeHint::with_exact(pieces.left),
+            Self::Stream(stream) => stream.size_hint(),
+        }
     }
 }
 
@@ -259,7 +310,12 @@ mod tests {
         assert!(other.grow(5).is_err());
         assert!(other.grow(usize::MAX).is_err());
         assert!(other.grow(4).is_ok());
-        drop((body, other));
+        assert!(other.cover(3).is_ok() && other.cover(5).is_err());
+        other.shrink(1);
+        let rest = other.split();
+        other.shrink(9);
+        assert_eq!((room.taken.load(Ordering::Relaxed), other.bytes, rest.bytes), (9, 0, 3));
+        drop((body, other, rest));
         assert_eq!(room.taken.load(Ordering::Relaxed), 0);
     }
 
@@ -283,11 +339,11 @@ mod tests {
     fn pieces_come_in_their_order_and_the_length_says_what_is_left() {
         let more = ["", "b", "", "cd", ""].map(|text| Bytes::from_static(text.as_bytes()));
         let mut body = Pieces::new("", more.to_vec());
-        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(3), false));
+        assert_eq!(body.left, 3);
         assert_eq!(body.next().as_deref(), Some(&b"b"[..]));
         assert_eq!(body.next().as_deref(), Some(&b"cd"[..]));
-        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(0), true));
+        assert_eq!(body.left, 0);
         assert_eq!(body.next(), None);
-        assert!(Pieces::default().is_end_stream());
+        assert!(OutBody::from(Pieces::default()).is_end_stream());
     }
 }

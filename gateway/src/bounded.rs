@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 use serde_json::value::RawValue;
 
@@ -82,6 +82,30 @@ impl<'de, const MAX: usize> Visitor<'de> for Members<MAX> {
     }
 }
 
+/// What is written as an object and as nothing else: `serde_json` would also take an array with the fields' values.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Named<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Fields::<T>(PhantomData)).map(Named)
+    }
+}
+
+struct Fields<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(fields))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,5 +130,16 @@ mod tests {
         assert_eq!(object.0.len(), 6);
         assert!(serde_json::from_str::<Object<'_, 5>>(r#"{"a":1,"b":2,"a":3}"#).is_err());
         assert!(serde_json::from_str::<Object<'_, 5>>("[]").is_err());
+    }
+
+    #[test]
+    fn what_has_names_is_no_list_of_values() {
+        #[derive(Debug, Deserialize)]
+        struct Part {
+            number: u8,
+        }
+        let part = |json| serde_json::from_str::<Named<Part>>(json).map(|part| part.0.number);
+        assert_eq!(part(r#"{"number":7}"#).ok(), Some(7));
+        assert!(part("[7]").is_err() && part(r#"{"number":7,"number":7}"#).is_err());
     }
 }

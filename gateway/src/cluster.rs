@@ -1,7 +1,13 @@
 //! What the door asks of the cluster behind it.
 
 use lineside_client::{CallError, InferCall, InferReply};
-use lineside_wire::{ClusterStatus, MembersResult, ModelInfo};
+use std::sync::Arc;
+
+use lineside_wire::{
+    ChangeParams, ChangeResult, ClusterStatus, Fault, FaultCode, MembersResult, ModelInfo, StatisticsParams,
+    StatisticsResult,
+};
+use tokio::{sync::watch, time::Instant};
 
 /// The cluster as the door sees it: a pool of nodes in production, a fake in tests.
 ///
@@ -31,6 +37,61 @@ pub trait Cluster: Send + Sync + 'static {
     fn trust(&self) -> Option<TrustReport> {
         None
     }
+
+    /// Loads or unloads a model on every node that has it in its repository, or on those that are named, and says what
+    /// became of it on each. A node that did not do it is no error here.
+    ///
+    /// Dropping the future gives up the wait; nodes that were told go on.
+    fn change(
+        &self,
+        change: Change,
+        params: ChangeParams,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<ChangeResult, Fault>> + Send {
+        let _ = (change, params, deadline);
+        async { Err(Fault::new(FaultCode::MethodNotFound, "this door cannot change models")) }
+    }
+
+    /// What the models have done, summed over the nodes that answer until the deadline.
+    fn statistics(
+        &self,
+        params: StatisticsParams,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<StatisticsResult, Fault>> + Send {
+        let _ = (params, deadline);
+        async { Err(Fault::new(FaultCode::MethodNotFound, "this door has no statistics")) }
+    }
+
+    /// Rings at each change of [`Cluster::members`] and [`Cluster::models`]; `None` where nobody watches.
+    fn changes(&self) -> Option<watch::Receiver<()>> {
+        None
+    }
+
+    /// The log of this process, where it can be changed while it runs.
+    fn log(&self) -> Option<Arc<dyn LogControl>> {
+        None
+    }
+}
+
+/// A change of what nodes serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// `models.load`.
+    Load,
+    /// `models.unload`.
+    Unload,
+}
+
+/// The log of the process that the door is in.
+pub trait LogControl: Send + Sync {
+    /// The directives in force, as in the setting `log.level`.
+    fn level(&self) -> String;
+
+    /// Puts others in force, until the process ends.
+    ///
+    /// # Errors
+    /// They are no directives; the text says why.
+    fn set_level(&self, directives: &str) -> Result<(), String>;
 }
 
 /// The certificate and the trust list of the process that the door is in.

@@ -3,14 +3,39 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     num::{NonZeroU32, NonZeroUsize},
+    sync::Arc,
     time::Duration,
 };
+
+use crate::{proxies::Network, tls::WebTls};
 
 /// Default of [`GatewayConfig::deadline_max`]: a call held longer than this is a job, not a request.
 pub const DEADLINE_MAX: Duration = Duration::from_secs(60);
 
 /// Longest that `deadline_max` may be: within it, no sum of times in the door can overflow.
 const DEADLINE_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// Who is let in over HTTP and gRPC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeysMode {
+    /// Whoever sends no key of the cluster is let in all the same. A key of the cluster that is not valid is refused.
+    #[default]
+    Optional,
+    /// Only holders of a valid key or certificate are let in; health and metrics are for everybody.
+    Required,
+}
+
+/// Who may load and unload models and change the log over HTTP and gRPC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ModelControl {
+    /// Holders of a key with that method, and certificates of admins.
+    #[default]
+    Keys,
+    /// Whoever is let in.
+    Open,
+    /// Nobody: only `lineside models` can.
+    Off,
+}
 
 /// How the door listens, and what it takes at most.
 ///
@@ -20,6 +45,20 @@ pub struct GatewayConfig {
     /// Where HTTP is served. Port 0 takes a free one; [`GatewayServer::address`](crate::GatewayServer::address)
     /// tells which.
     pub listen: SocketAddr,
+    /// A further port, where only gRPC is served: clients expect it on 8001. It is served at `listen` in any case.
+    pub grpc_listen: Option<SocketAddr>,
+    /// What HTTPS is served with, on the same ports as plain HTTP: the first byte tells which it is.
+    pub tls: Option<Arc<WebTls>>,
+    /// Whether plain HTTP is refused.
+    pub tls_only: bool,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// Whether answers are compressed for clients that offer to take them so.
+    pub compression: bool,
+    /// Whether a key is needed.
+    pub keys: KeysMode,
+    /// Who may change models.
+    pub model_control: ModelControl,
     /// Single-threaded runtimes, each with a listener of its own on the shared port. More than the machine has
     /// cores to spare only costs memory.
     pub shards: NonZeroUsize,
@@ -52,11 +91,20 @@ pub struct GatewayConfig {
     pub keep_alive_max: Duration,
     /// How long a client may leave its answer unread.
     pub write_idle_max: Duration,
-    /// Requests per second and client; `None` sets no limit. A client is its `X-Api-Key`, else its address. Keys are
-    /// not checked, so an address brings at most 16 that have a rate of their own; further ones share the address's.
+    /// Requests per second and client; `None` sets no limit. A client is its API key or certificate, else what it sends
+    /// as `X-Api-Key` or bearer token, else its address. Nobody vouches for what is no key of the cluster, so an address
+    /// brings at most 16 such names that have a rate of their own; further ones share the address's. A key can have a
+    /// rate of its own in the place of this one.
     pub rate: Option<NonZeroU32>,
     /// Requests that a client may send at once before `rate` holds it back; `None` allows one second's worth.
     pub burst: Option<NonZeroU32>,
+    /// Bytes of request bodies per second and client; `None` sets no limit. One body that is longer than a second's
+    /// worth is let through when the client has its full quota, and then pays it off.
+    pub bytes_rate: Option<NonZeroU32>,
+    /// Inferences per second and model, of all clients together; `None` sets no limit.
+    pub model_rate: Option<NonZeroU32>,
+    /// Whether answers carry `X-RateLimit-Limit`, `-Remaining` and `-Reset` beside `RateLimit`.
+    pub x_ratelimit: bool,
     /// How long a door that leaves still takes new connections, while it says that it is not ready: load balancers
     /// see it at their next probe, and lose no request.
     pub notice: Duration,
@@ -68,6 +116,13 @@ impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
+            grpc_listen: None,
+            tls: None,
+            tls_only: false,
+            trusted_proxies: Vec::new(),
+            compression: true,
+            keys: KeysMode::Optional,
+            model_control: ModelControl::Keys,
             shards: NonZeroUsize::MIN,
             body_bytes_max: 64 << 20,
             bodies_bytes_max: 1 << 30,
@@ -83,6 +138,9 @@ impl Default for GatewayConfig {
             write_idle_max: Duration::from_secs(30),
             rate: None,
             burst: None,
+            bytes_rate: None,
+            model_rate: None,
+            x_ratelimit: false,
             notice: Duration::from_secs(1),
             drain_max: Duration::from_secs(30),
         }
@@ -122,6 +180,11 @@ impl GatewayConfig {
         if self.burst.is_some() && self.rate.is_none() {
             return Err("burst is set without rate: set rate too, or neither".to_owned());
         }
+        if self.tls_only && self.tls.is_none() {
+            return Err(
+                "tls_only is set and there is no HTTPS, so nothing could be served: set tls too".to_owned()
+            );
+        }
         Ok(())
     }
 }
@@ -146,6 +209,7 @@ mod tests {
             "deadline_default"
         ));
         assert!(named(GatewayConfig { deadline_max: Duration::MAX, ..good.clone() }, "deadline_max"));
+        assert!(named(GatewayConfig { tls_only: true, ..good.clone() }, "tls_only"));
         assert!(named(GatewayConfig { burst: NonZeroU32::new(5), ..good }, "burst"));
     }
 }

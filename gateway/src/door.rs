@@ -1,43 +1,36 @@
 //! One request, from its head to its answer: checked, charged, routed, answered, counted.
 
-use std::{
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
 use lineside_wire::{Fault, FaultCode};
 use serde::Serialize;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 use crate::{
     Cluster,
     answer::Answer,
-    body::{self, BodyLimits, Pieces, Reserved},
-    errors::{Refusal, whole_seconds},
-    head,
+    ask::Ask,
+    body::{self, OutBody},
+    codec,
+    errors::Refusal,
+    explain,
+    gate::{Caller, Cost, Origin, Permission},
+    grpc, head,
     infer::Asked,
-    jsonrpc,
-    limit::{Allowance, ClientKey, ratelimit},
+    limit::{Allowances, TooSoon},
     line::Line,
-    metrics,
-    oip::{self, ModelMetadata, ModelReady, ServerMetadata},
+    metrics, openai, openapi, predict, rest,
     route::{NO_ROUTE, Route},
-    rpc::{self, Asker},
-    shared::{Place, Shared},
+    rpc,
+    shared::Shared,
+    socket,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static(head::REQUEST_ID);
-const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// The status that is counted when a client hung up before its answer. Never sent.
 const CLIENT_GONE: u16 = 499;
@@ -48,20 +41,29 @@ pub(crate) struct Door<C> {
     pub(crate) shared: Arc<Shared>,
     /// The order to leave.
     pub(crate) leaving: CancellationToken,
+    /// Connections that left HTTP behind, which the shard waits for at its end.
+    pub(crate) sockets: TaskTracker,
 }
 
 /// What is known of a request while it is worked on. Dropped unfinished when its client hangs up.
-struct Visit<'a> {
+pub(crate) struct Visit<'a> {
     shared: &'a Shared,
     line: &'a Line,
-    id: HeaderValue,
-    arrived: Instant,
+    pub(crate) id: HeaderValue,
+    pub(crate) arrived: Instant,
     route: &'static str,
-    allowance: Option<Allowance>,
+    /// What is left of the limits that the request was charged to.
+    left: Allowances,
     /// Whether the next request on the connection can be read.
-    body_read: bool,
+    pub(crate) body_read: bool,
     /// Whether nobody can say where that next request begins.
-    broken: bool,
+    pub(crate) broken: bool,
+    /// Whether the client wants to know how its answer came about.
+    explains: bool,
+    /// Whether refusals have the form that OpenAI's clients read.
+    as_openai: bool,
+    /// Whether a connection carries one request at a time: HTTP/2 has no header to close it by.
+    in_turn: bool,
     finished: bool,
 }
 
@@ -76,12 +78,17 @@ impl Drop for Visit<'_> {
 impl<C: Cluster> Door<C> {
     /// Answers one request. Dropping the future cancels what it asked of the cluster.
     pub(crate) async fn answer(
-        &self,
+        self: &Arc<Self>,
         line: &Line,
-        peer: IpAddr,
+        origin: &Origin,
         request: Request<Incoming>,
-    ) -> Response<Pieces> {
+    ) -> Response<OutBody> {
         line.begin();
+        if grpc::is_grpc(request.headers()) {
+            let response = grpc::answer(self, origin, request).await;
+            line.end(false);
+            return response;
+        }
         let (head, mut body) = request.into_parts();
         let mut visit = Visit {
             shared: &self.shared,
@@ -89,13 +96,16 @@ impl<C: Cluster> Door<C> {
             id: head::request_id(&head.headers),
             arrived: Instant::now(),
             route: NO_ROUTE,
-            allowance: None,
+            left: Allowances::default(),
             body_read: body.is_end_stream(),
             broken: false,
+            explains: explain::is_asked(&head.headers, &head.uri),
+            as_openai: openai::is_ours(head.uri.path()),
+            in_turn: head.version < Version::HTTP_2,
             finished: false,
         };
         let span = tracing::debug_span!("request", id = ?visit.id, path = head.uri.path());
-        let outcome = self.serve(&mut visit, head, &mut body, peer).instrument(span).await;
+        let outcome = self.serve(&mut visit, head, &mut body, origin).instrument(span).await;
         if !visit.body_read && !visit.broken {
             visit.body_read = body::skim(&mut body).await;
         }
@@ -103,50 +113,70 @@ impl<C: Cluster> Door<C> {
     }
 
     async fn serve(
-        &self,
+        self: &Arc<Self>,
         visit: &mut Visit<'_>,
-        head: Parts,
+        head: http::request::Parts,
         body: &mut Incoming,
-        peer: IpAddr,
+        origin: &Origin,
     ) -> Result<Answer, Refusal> {
         head::check(&head, visit.line).inspect_err(|_| visit.broken = true)?;
-        let route = Route::find(&head.method, head.uri.path())?;
+        let path = head.uri.path().to_owned();
+        let route = Route::find(&head.method, &path)?;
         visit.route = route.label();
         if route.is_free() {
             return Ok(self.free(&route, &visit.id));
         }
-        let client = self.charge(visit, &head, peer)?;
-        let models = || self.cluster.models();
-        match &route {
+        let caller = self.shared.caller(origin, &head.headers)?;
+        // Whoever only looks at a model takes nothing from those who run it.
+        let model = route.model().filter(|_| route.permission() == Some(Permission::Infer));
+        self.charge(visit, &caller, Cost { model, ..Cost::ONE })?;
+        if let Some(permission) = route.permission() {
+            self.shared.may(&caller, permission, route.model())?;
+        }
+        let timeout = head::timeout(&head.headers, self.shared.settings().deadline_max)?;
+        let accepts = self.shared.settings().compression.then(|| codec::accepted(&head.headers));
+        let ask = Ask { door: self, visit, head, body, origin, caller, timeout };
+        let answer = self.handle(ask, &route).await?;
+        Ok(match accepts {
+            Some(accepts) => codec::pack(answer, accepts, &self.shared.bodies),
+            None => answer,
+        })
+    }
+
+    async fn handle(self: &Arc<Self>, mut ask: Ask<'_, '_, C>, route: &Route<'_>) -> Result<Answer, Refusal> {
+        match route {
             Route::Infer(target) => {
-                let timeout = head::timeout(&head.headers, self.shared.config.deadline_max)?;
-                let body = self.body(visit, &head, body, timeout).await?;
+                let body = ask.body().await?;
                 let _place = self.shared.enter()?;
+                let (arrived, timeout) = (ask.arrived(), ask.timeout);
                 let asked =
-                    Asked::read(&*self.cluster, &self.shared, &head, target, body, visit.arrived, timeout)?;
+                    Asked::read(&*self.cluster, &self.shared, &ask.head, target, body, arrived, timeout)?;
                 // Head and small bodies are slices of hyper's read buffer, which it uses again once nobody holds it.
-                drop(head);
+                drop(ask);
                 asked.infer(&*self.cluster, &self.shared).await
             }
-            Route::Rpc => {
-                let timeout = head::timeout(&head.headers, self.shared.config.deadline_max)?;
-                let (bytes, _room) = self.body(visit, &head, body, timeout).await?;
-                let _place = self.shared.enter()?;
-                let asker = Asker::new(visit.arrived, timeout, head::traceparent(&head.headers));
-                Ok(self.rpc(asker, client, &bytes).await)
+            Route::Rpc => rpc::answer(&mut ask).await,
+            Route::RpcSocket => socket::upgrade(ask),
+            Route::Server => Ok(rest::server()),
+            Route::Model(target) => rest::model(&ask, target),
+            Route::ModelReady(target) => rest::model_ready(&ask, target),
+            Route::ModelConfig(target) => rest::model_config(&ask, target),
+            Route::Statistics(target) => rest::statistics(&ask, target.as_ref()).await,
+            Route::Predict(target) => predict::answer(&mut ask, target).await,
+            Route::Generate(target) => rest::generate(&mut ask, target).await,
+            Route::GenerateStream(target) => rest::generate_stream(&mut ask, target).await,
+            Route::RepositoryIndex => rest::repository_index(&mut ask).await,
+            Route::RepositoryLoad(model) => rest::repository_load(&mut ask, model).await,
+            Route::RepositoryUnload(model) => rest::repository_unload(&mut ask, model).await,
+            Route::Logging => rest::logging(&mut ask).await,
+            Route::OpenAiModels => openai::models(&ask),
+            Route::OpenAiModel(model) => openai::model(&ask, model),
+            Route::Embeddings => openai::embeddings(&mut ask).await,
+            Route::OpenApi => Ok(openapi::document()),
+            Route::Docs => Ok(openapi::page()),
+            Route::Live | Route::Ready | Route::Health | Route::Metrics => {
+                Ok(self.free(route, &ask.visit.id))
             }
-            Route::Model(target) => {
-                let models = models();
-                let model = oip::find(&models, &target.model, target.version.as_deref())?;
-                Ok(Answer::json(StatusCode::OK, &ModelMetadata::of(model, &models)?))
-            }
-            Route::ModelReady(target) => {
-                let models = models();
-                let model = oip::find(&models, &target.model, target.version.as_deref())?;
-                Ok(Answer::json(StatusCode::OK, &ModelReady::of(model)?))
-            }
-            Route::Server => Ok(Answer::json(StatusCode::OK, &ServerMetadata::default())),
-            Route::Live | Route::Ready | Route::Health | Route::Metrics => Ok(self.free(&route, &visit.id)),
         }
     }
 
@@ -170,96 +200,29 @@ impl<C: Cluster> Door<C> {
                 let ready = self.shared.ready(&*self.cluster);
                 readiness(ready.as_ref().err(), id, &Ready { ready: ready.is_ok() })
             }
-            Route::Live
-            | Route::Server
-            | Route::Model(_)
-            | Route::ModelReady(_)
-            | Route::Infer(_)
-            | Route::Rpc => Answer::json(StatusCode::OK, &Live { live: true }),
+            _ => Answer::json(StatusCode::OK, &Live { live: true }),
         }
     }
 
-    /// Charges one request to its client.
-    fn charge(
+    /// Charges a request, or more of it, to its caller.
+    pub(crate) fn charge(
         &self,
         visit: &mut Visit<'_>,
-        head: &Parts,
-        peer: IpAddr,
-    ) -> Result<Option<ClientKey>, Refusal> {
-        let Some(limiter) = &self.shared.limiter else { return Ok(None) };
-        let key = head.headers.get(head::API_KEY).map(HeaderValue::as_bytes);
-        let client = limiter.client(key, peer);
-        match limiter.charge(client) {
-            Ok(allowance) => {
-                visit.allowance = Some(allowance);
-                Ok(Some(client))
-            }
-            Err(too_soon) => {
-                self.shared.metrics.rate_limited.inc();
-                let more_in_seconds = whole_seconds(too_soon.wait);
-                visit.allowance = Some(Allowance { remaining: 0, more_in_seconds });
-                Err(limiter.fault(too_soon).into())
-            }
-        }
+        caller: &Caller,
+        cost: Cost<'_>,
+    ) -> Result<(), TooSoon> {
+        self.shared.charge(caller, cost, |model| self.has_model(model), &mut visit.left)
     }
 
-    /// Reads the body, unless the door is full anyway.
-    async fn body(
-        &self,
-        visit: &mut Visit<'_>,
-        head: &Parts,
-        body: &mut Incoming,
-        timeout: Option<Duration>,
-    ) -> Result<(Bytes, Reserved), Refusal> {
-        head::check_encoding(&head.headers)?;
-        self.shared.has_room()?;
-        let config = &self.shared.config;
-        let limits = BodyLimits {
-            bytes_max: config.body_bytes_max,
-            idle_max: config.body_idle_max,
-            deadline: self.shared.deadline(visit.arrived, timeout),
-        };
-        let collected = body::collect(body, limits, &self.shared.bodies).await;
-        (visit.body_read, visit.broken) = (collected.is_ok(), collected.is_err());
-        collected
+    /// The same for what has no head of an answer left to tell it in.
+    pub(crate) fn charge_more(&self, caller: &Caller, cost: Cost<'_>) -> Result<(), Fault> {
+        let charged =
+            self.shared.charge(caller, cost, |model| self.has_model(model), &mut Allowances::default());
+        charged.map_err(Fault::from)
     }
 
-    async fn rpc(&self, asker: Asker, client: Option<ClientKey>, body: &Bytes) -> Answer {
-        // The request has paid for its first call, and has that one's place.
-        let paid = AtomicBool::new(true);
-        let answered = jsonrpc::answer(body, |call| {
-            let admitted = match paid.swap(false, Ordering::Relaxed) {
-                true => Ok(None),
-                false => self.admit(client).map(Some),
-            };
-            let asker = &asker;
-            async move {
-                let _place = admitted?;
-                rpc::json_call(&*self.cluster, &self.shared, asker, call).await
-            }
-        });
-        let mut answer = match answered.await {
-            Some(json) => Answer::text(StatusCode::OK, "application/json", json),
-            None => Answer::text(StatusCode::NO_CONTENT, "application/json", Bytes::new()),
-        };
-        if let Some(room) = asker.room() {
-            answer.body = answer.body.holding(room);
-        }
-        if let Some((node, attempts)) = asker.work() {
-            (answer.node, answer.attempts) = (node, Some(attempts));
-        }
-        answer
-    }
-
-    /// Charges a further call of a batch, and gives it a place.
-    fn admit(&self, client: Option<ClientKey>) -> Result<Place<'_>, Fault> {
-        if let (Some(limiter), Some(client)) = (&self.shared.limiter, client) {
-            limiter.charge(client).map_err(|too_soon| {
-                self.shared.metrics.rate_limited.inc();
-                limiter.fault(too_soon)
-            })?;
-        }
-        self.shared.enter()
+    fn has_model(&self, name: &str) -> bool {
+        self.cluster.models().iter().any(|model| model.name.as_str() == name)
     }
 }
 
@@ -284,19 +247,27 @@ fn readiness<T: Serialize>(reason: Option<&String>, id: &HeaderValue, said: &T) 
 }
 
 impl Visit<'_> {
+    /// The connection is no longer HTTP's once this request is answered.
+    pub(crate) fn upgraded(&self) {
+        self.line.upgraded();
+    }
+
     /// Writes the head of the answer, and counts it.
-    fn finish(mut self, outcome: Result<Answer, Refusal>) -> Response<Pieces> {
+    fn finish(mut self, outcome: Result<Answer, Refusal>) -> Response<OutBody> {
         self.finished = true;
-        let mut response = match outcome {
-            Ok(answer) => answer.into_response(),
-            Err(refusal) => self.refused(refusal),
+        let (flight, mut response) = match outcome {
+            Ok(answer) => (answer.flight, answer.into_response()),
+            Err(refusal) => (refusal.flight(), self.refused(refusal)),
         };
         let status = response.status();
         let headers = response.headers_mut();
         self.limits(headers);
         let closes = self.broken || !self.body_read;
-        if closes {
+        if closes && self.in_turn {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if self.explains {
+            explain::write(headers, self.id.to_str().unwrap_or_default(), flight, self.arrived.elapsed());
         }
         headers.insert(REQUEST_ID, std::mem::replace(&mut self.id, HeaderValue::from_static("")));
         self.line.end(closes);
@@ -304,7 +275,7 @@ impl Visit<'_> {
         response
     }
 
-    fn refused(&self, refusal: Refusal) -> Response<Pieces> {
+    fn refused(&self, refusal: Refusal) -> Response<OutBody> {
         let request_id = self.id.to_str().unwrap_or_default();
         let (route, code, reason) = (self.route, refusal.name(), refusal.message());
         // What the client did wrong is its own affair; a defect of ours is somebody's work.
@@ -312,13 +283,14 @@ impl Visit<'_> {
             true => tracing::error!(request_id, route, code, reason, "a request failed by a defect"),
             false => tracing::debug!(request_id, route, code, reason, "a request was refused"),
         }
+        if self.as_openai {
+            let body = openai::error_body(&refusal);
+            return refusal.with_body(body);
+        }
         refusal.into_response(request_id)
     }
 
     fn limits(&self, headers: &mut HeaderMap) {
-        let (Some(limiter), Some(left)) = (&self.shared.limiter, self.allowance) else { return };
-        headers.insert(RATELIMIT_POLICY, limiter.policy().clone());
-        let left = ratelimit(left.remaining, left.more_in_seconds);
-        headers.insert(RATELIMIT, HeaderValue::try_from(left).expect("digits and quotes are legal"));
+        self.left.write(headers, self.shared.settings().x_ratelimit);
     }
 }

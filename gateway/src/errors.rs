@@ -8,6 +8,8 @@ use lineside_client::CallError;
 use lineside_wire::{Executed, Fault, FaultCode, NodeId};
 use serde::Serialize;
 
+use crate::explain::Flight;
+
 /// How messages about models that nobody has begin: clients written for Triton look for it.
 const UNKNOWN_MODEL: &str = "Request for unknown model";
 
@@ -70,6 +72,8 @@ pub(crate) struct Refusal {
     pub(crate) attempts: Option<u8>,
     /// The methods that the path does take.
     pub(crate) allow: Option<&'static str>,
+    /// The limit that was met, for the body.
+    pub(crate) limit: Option<&'static str>,
 }
 
 /// The body of an error: `error` is the Open Inference Protocol's, the rest is for programs.
@@ -80,6 +84,8 @@ struct ErrorBody<'a> {
     request_id: &'a str,
     executed: Executed,
     retryable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<&'static str>,
 }
 
 impl Refusal {
@@ -95,6 +101,7 @@ impl Refusal {
             node: None,
             attempts: None,
             allow: None,
+            limit: None,
         }
     }
 
@@ -123,6 +130,11 @@ impl Refusal {
         self
     }
 
+    /// What is known of the tries, if there was one.
+    pub(crate) fn flight(&self) -> Option<Flight> {
+        self.attempts.map(|attempts| Flight::failed(self.node, attempts))
+    }
+
     /// The body as JSON.
     pub(crate) fn body(&self, request_id: &str) -> Vec<u8> {
         let body = ErrorBody {
@@ -131,6 +143,7 @@ impl Refusal {
             request_id,
             executed: self.executed,
             retryable: self.retryable,
+            limit: self.limit,
         };
         serde_json::to_vec(&body).expect("texts and flags are JSON")
     }
@@ -169,6 +182,7 @@ impl From<Fault> for Refusal {
             node: None,
             attempts: None,
             allow: None,
+            limit: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, StatusCode, Version, header, request::Parts, uri::Authority};
+use http::{HeaderMap, HeaderValue, Version, header, request::Parts, uri::Authority};
 
 use crate::{errors::Refusal, line::Line};
 
@@ -29,6 +29,15 @@ pub(crate) fn check(head: &Parts, line: &Line) -> Result<(), Refusal> {
     let mut hosts = head.headers.get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next(), head.version) {
         (Some(host), None, _) => host,
+        // HTTP/2 has `:authority` in its place, which was read as part of the URI.
+        (None, _, Version::HTTP_2)
+            if head.uri.authority().is_some_and(|host| !host.as_str().contains('@')) =>
+        {
+            return Ok(());
+        }
+        (None, _, Version::HTTP_2) => {
+            return Err(Refusal::bad_request("neither :authority nor Host names a host: HTTP/2 needs one"));
+        }
         (None, _, version) if version < Version::HTTP_11 => return Ok(()),
         (None, _, _) => return Err(Refusal::bad_request("the Host header is missing: HTTP/1.1 needs one")),
         (Some(_), Some(_), _) => return Err(Refusal::bad_request("there are two Host headers: send one")),
@@ -145,30 +154,19 @@ pub(crate) fn json_length(headers: &HeaderMap, body_length: usize) -> Result<Opt
     }
 }
 
-/// The client's trace, when it is one: `version-trace-parent-flags` in hexadecimal digits.
+/// The client's trace, when it is one.
 pub(crate) fn traceparent(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get("traceparent")?.to_str().ok()?;
+    valid_traceparent(headers.get("traceparent")?.to_str().ok()?)
+}
+
+/// A text as a trace, when it is one: `version-trace-parent-flags` in hexadecimal digits.
+pub(crate) fn valid_traceparent(text: &str) -> Option<String> {
     let lengths = [2, 32, 16, 2];
     let mut parts = text.split('-');
     let valid = lengths.iter().all(|length| {
         parts.next().is_some_and(|part| part.len() == *length && part.bytes().all(|b| b.is_ascii_hexdigit()))
     });
     (valid && parts.next().is_none()).then(|| text.to_ascii_lowercase())
-}
-
-/// Whether a body has a form that the door reads.
-///
-/// # Errors
-/// It is compressed. Without this its first byte would be called wrong JSON.
-pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
-    match headers.get(header::CONTENT_ENCODING) {
-        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => Err(Refusal::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "UNSUPPORTED_MEDIA_TYPE",
-            "the body is compressed: send it without Content-Encoding",
-        )),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -1,18 +1,21 @@
-//! `POST /v2/models/{model}[/versions/{version}]/infer`: a body becomes a call, the answer becomes a body.
+//! `POST /v2/models/{model}[/versions/{version}]/infer`, `/generate` and `/generate_stream`: a body becomes a call, the
+//! answer becomes a body.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{StatusCode, request::Parts};
-use lineside_client::InferCall;
-use lineside_wire::{CallContext, ModelName, ModelVersion};
+use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
+use lineside_client::{InferCall, InferReply};
+use lineside_wire::{CallContext, Fault, ModelName, ModelState, ModelVersion};
 use tokio::time::Instant;
 
 use crate::{
     Cluster,
     answer::Answer,
+    ask::Ask,
     body::{Pieces, Reserved},
     errors::{Refusal, unknown_model},
+    explain::Flight,
     head,
     oip::{self, InferRequest, Wants},
     route::Target,
@@ -28,10 +31,24 @@ const COPIED_BYTES_MAX: usize = 4 << 10;
 pub(crate) struct Asked {
     call: InferCall,
     id: Option<String>,
-    wants: Wants,
+    form: Form,
     /// Of the body and of what was made out of it.
     room: Reserved,
 }
+
+/// What the answer looks like.
+enum Form {
+    /// Named tensors.
+    Tensors(Wants),
+    /// One object with the outputs as its fields.
+    Object,
+    /// The same, as the one event of a stream.
+    Event,
+}
+
+/// Tells proxies to pass events on as they come.
+const UNBUFFERED: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 
 impl Asked {
     /// Reads the request with this body, which is held in this room.
@@ -44,9 +61,36 @@ impl Asked {
         arrived: Instant,
         asked: Option<Duration>,
     ) -> Result<Self, Refusal> {
-        let request = read(cluster, head, target, body)?;
+        let mut request = read(cluster, head, target, body)?;
         room.grow(request.made)?;
+        let form = Form::Tensors(std::mem::take(&mut request.wants));
         let deadline = shared.deadline(arrived, shorter(asked, request.timeout));
+        Ok(Self::new(request, form, head, deadline, room))
+    }
+
+    /// Reads a request whose body is an object with the inputs as its fields, and whose answer is the same: as one
+    /// event of a stream where that is wanted.
+    pub(crate) fn read_generate<C: Cluster>(
+        ask: &Ask<'_, '_, C>,
+        target: &Target<'_>,
+        (body, mut room): (Bytes, Reserved),
+        is_stream: bool,
+    ) -> Result<Self, Refusal> {
+        let models = ask.cluster().models();
+        let model = oip::find(&models, &target.model, target.version.as_deref())?;
+        if model.inputs.is_empty() && model.state != ModelState::Ready {
+            return Err(oip::not_ready(model).into());
+        }
+        // The version is left to the nodes unless the client named one: the list may be a moment old.
+        let version = target.version.is_some().then_some(model.version);
+        let request = oip::parse_generate(&body, model, version)?;
+        room.grow(request.made)?;
+        let form = if is_stream { Form::Event } else { Form::Object };
+        let deadline = ask.deadline(request.timeout);
+        Ok(Self::new(request, form, &ask.head, deadline, room))
+    }
+
+    fn new(request: InferRequest, form: Form, head: &Parts, deadline: Instant, room: Reserved) -> Self {
         let context = CallContext {
             traceparent: head::traceparent(&head.headers),
             priority: request.priority,
@@ -54,7 +98,7 @@ impl Asked {
             ..CallContext::default()
         };
         let call = InferCall { params: request.params, payload: request.payload, deadline, context };
-        Ok(Self { call, id: request.id, wants: request.wants, room })
+        Self { call, id: request.id, form, room }
     }
 
     /// Runs it.
@@ -64,21 +108,34 @@ impl Asked {
         drop(self.room);
         let (reply, mut room) = answered.map_err(|(error, _)| Refusal::from_call(&error))?;
         let (node, attempts) = (reply.report.node, reply.report.attempts);
-        let written = oip::write(reply, self.id.as_deref(), &self.wants).and_then(|written| {
-            room.grow(written.json.len()).map_err(has_run)?;
-            Ok(written)
-        });
-        let written = written.map_err(|fault| Refusal::from(fault).by_node(node, attempts))?;
-        let json_length = written.is_binary.then_some(written.json.len());
-        Ok(Answer {
-            status: StatusCode::OK,
-            content_type: if written.is_binary { "application/octet-stream" } else { "application/json" },
-            body: Pieces::new(written.json, written.binary).holding(room),
-            node: Some(node),
-            attempts: Some(attempts),
-            json_length,
-        })
+        let flight = Some(Flight::from(&reply.report));
+        let written = written(reply, self.id.as_deref(), &self.form, &mut room);
+        let answer = written.map_err(|fault| Refusal::from(fault).by_node(node, attempts))?;
+        Ok(Answer { node: Some(node), attempts: Some(attempts), flight, ..answer.holding(room) })
     }
+}
+
+/// The answer in its form. What was written has room.
+fn written(reply: InferReply, id: Option<&str>, form: &Form, room: &mut Reserved) -> Result<Answer, Fault> {
+    let Form::Tensors(wants) = form else {
+        let json = oip::write_generated(reply, id)?;
+        room.grow(json.len()).map_err(has_run)?;
+        return Ok(match form {
+            Form::Event => {
+                let event = [b"data: ", json.as_slice(), b"\n\n"].concat();
+                let answer = Answer::text(StatusCode::OK, "text/event-stream; charset=utf-8", event);
+                let fresh = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                Answer { headers: vec![fresh, UNBUFFERED], ..answer }
+            }
+            Form::Tensors(_) | Form::Object => Answer::text(StatusCode::OK, "application/json", json),
+        });
+    };
+    let written = oip::write(reply, id, wants)?;
+    room.grow(written.json.len()).map_err(has_run)?;
+    let json_length = written.is_binary.then_some(written.json.len());
+    let content_type = if written.is_binary { "application/octet-stream" } else { "application/json" };
+    let answer = Answer::new(StatusCode::OK, content_type, Pieces::new(written.json, written.binary));
+    Ok(Answer { json_length, compress: true, ..answer })
 }
 
 fn read<C: Cluster>(

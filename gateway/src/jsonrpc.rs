@@ -3,11 +3,14 @@
 use std::borrow::Cow;
 
 use futures_util::future::join_all;
-use lineside_wire::{BATCH_ENTRIES_MAX, Executed, Fault, FaultCode};
+use lineside_wire::{BATCH_ENTRIES_MAX, Executed, FAULT_MESSAGE_BYTES_MAX, Fault, FaultCode};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::bounded::List;
+
+/// Longest id, in bytes as it is written: it is held and sent back, and nobody counts so far.
+const ID_BYTES_MAX: usize = 4096;
 
 /// A call whose envelope is valid.
 #[derive(Debug)]
@@ -15,45 +18,93 @@ pub(crate) struct Call<'a> {
     pub(crate) method: Cow<'a, str>,
     /// An object or an array, if anything.
     pub(crate) params: Option<&'a RawValue>,
+    /// Text, a number or null, as it was written; `None` of a notification.
+    pub(crate) id: Option<Id<'a>>,
 }
+
+/// An id as its sender wrote it: it is given back so, whatever number it is.
+pub(crate) type Id<'a> = &'a RawValue;
 
 /// The result of a method as JSON, or why there is none.
 pub(crate) type Outcome = Result<Box<RawValue>, Fault>;
 
-/// Answers a body: one request, or a batch of them, which run side by side. `None` when nothing is to be answered.
-///
-/// `handle` runs one call. It also runs notifications; what they bring back goes nowhere.
-pub(crate) async fn answer<'a, F, R>(body: &'a [u8], handle: F) -> Option<Vec<u8>>
-where
-    F: Fn(Call<'a>) -> R,
-    R: Future<Output = Outcome>,
-{
-    let Ok(document) = serde_json::from_slice::<&RawValue>(body) else {
-        let text = "the body is not valid JSON";
-        return Some(written(&failed(Fault::new(FaultCode::ParseError, text), None)));
-    };
-    if !document.get().starts_with('[') {
-        return one(document, &handle).await.as_ref().map(written);
-    }
-    let List(entries): List<&RawValue, BATCH_ENTRIES_MAX> =
-        serde_json::from_str(document.get()).unwrap_or_default();
-    if entries.is_empty() || BATCH_ENTRIES_MAX < entries.len() {
-        let text = format!("a batch holds 1 to {BATCH_ENTRIES_MAX} calls");
-        return Some(written(&failed(Fault::new(FaultCode::InvalidRequest, text), None)));
-    }
-    let answers = join_all(entries.into_iter().map(|entry| one(entry, &handle))).await;
-    let answers: Vec<_> = answers.into_iter().flatten().collect();
-    (!answers.is_empty()).then(|| written(&answers))
+/// What a body or message asks for: one request, or a batch of them.
+#[derive(Debug)]
+pub(crate) enum Document<'a> {
+    /// One request.
+    One(Entry<'a>),
+    /// Between one and [`BATCH_ENTRIES_MAX`] of them.
+    Batch(Vec<Entry<'a>>),
+    /// Neither.
+    Refused(Fault),
 }
 
-async fn one<'a, F, R>(entry: &'a RawValue, handle: &F) -> Option<Response<'a>>
+/// A call, or why it is none, with the id if that could be read.
+pub(crate) type Entry<'a> = Result<Call<'a>, (Fault, Option<Id<'a>>)>;
+
+impl<'a> Document<'a> {
+    pub(crate) fn read(body: &'a [u8]) -> Self {
+        let Ok(document) = serde_json::from_slice::<&RawValue>(body) else {
+            return Self::Refused(Fault::new(FaultCode::ParseError, "the text is not valid JSON"));
+        };
+        if !document.get().starts_with('[') {
+            return Self::One(read(document));
+        }
+        let List(entries): List<&RawValue, BATCH_ENTRIES_MAX> =
+            serde_json::from_str(document.get()).unwrap_or_default();
+        if entries.is_empty() || BATCH_ENTRIES_MAX < entries.len() {
+            let text = format!("a batch holds 1 to {BATCH_ENTRIES_MAX} calls");
+            return Self::Refused(Fault::new(FaultCode::InvalidRequest, text));
+        }
+        Self::Batch(entries.into_iter().map(read).collect())
+    }
+
+    /// What it asks for, in its order; nothing where it is refused as a whole.
+    pub(crate) fn entries(&self) -> &[Entry<'a>] {
+        match self {
+            Self::One(entry) => std::slice::from_ref(entry),
+            Self::Batch(entries) => entries,
+            Self::Refused(_) => &[],
+        }
+    }
+
+    /// Runs the calls side by side, and gives what is to be sent back; `None` when nothing is.
+    ///
+    /// `handle` runs one call. It also runs notifications; what they bring back goes nowhere.
+    pub(crate) async fn answer<F, R>(self, handle: F) -> Option<Vec<u8>>
+    where
+        F: Fn(Call<'a>) -> R,
+        R: Future<Output = Outcome>,
+    {
+        let mut out = Vec::new();
+        match self {
+            Self::Refused(fault) => failed(fault, None).write(&mut out),
+            Self::One(entry) => one(entry, &handle).await?.write(&mut out),
+            Self::Batch(entries) => {
+                let responses = join_all(entries.into_iter().map(|entry| one(entry, &handle))).await;
+                for response in responses.into_iter().flatten() {
+                    out.push(if out.is_empty() { b'[' } else { b',' });
+                    response.write(&mut out);
+                }
+                if out.is_empty() {
+                    return None;
+                }
+                out.push(b']');
+            }
+        }
+        Some(out)
+    }
+}
+
+async fn one<'a, F, R>(entry: Entry<'a>, handle: &F) -> Option<Response<'a>>
 where
     F: Fn(Call<'a>) -> R,
     R: Future<Output = Outcome>,
 {
-    match read(entry) {
+    match entry {
         Err((fault, id)) => Some(failed(fault, id)),
-        Ok((call, id)) => {
+        Ok(call) => {
+            let id = call.id;
             let outcome = handle(call).await;
             let id = id?;
             Some(match outcome {
@@ -62,6 +113,22 @@ where
             })
         }
     }
+}
+
+/// The answer to a whole document that has none of its own.
+pub(crate) fn refused(fault: Fault) -> Vec<u8> {
+    written(&failed(fault, None))
+}
+
+/// A notification of ours, which nobody answers.
+pub(crate) fn notification<P: Serialize>(method: &str, params: &P) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Notification<'a, P> {
+        jsonrpc: &'static str,
+        method: &'a str,
+        params: &'a P,
+    }
+    written(&Notification { jsonrpc: "2.0", method, params })
 }
 
 /// The members of a request, each only as text: one that is wrong must not hide the id.
@@ -85,10 +152,8 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-type Id<'a> = &'a RawValue;
-
-/// Reads one request: the call, and its id unless it is a notification.
-fn read(entry: &RawValue) -> Result<(Call<'_>, Option<Id<'_>>), (Fault, Option<Id<'_>>)> {
+/// Reads one request.
+fn read(entry: &RawValue) -> Entry<'_> {
     let invalid = |text: &str| Fault::new(FaultCode::InvalidRequest, text);
     let is_object = entry.get().starts_with('{');
     let members: Members<'_> = match serde_json::from_str(entry.get()) {
@@ -101,6 +166,10 @@ fn read(entry: &RawValue) -> Result<(Call<'_>, Option<Id<'_>>), (Fault, Option<I
                 && !id.get().starts_with(|c: char| c.is_ascii_digit()) =>
         {
             return Err((invalid("the id must be text, a number or null"), None));
+        }
+        Some(id) if ID_BYTES_MAX < id.get().len() => {
+            let text = format!("the id has {} bytes: use at most {ID_BYTES_MAX}", id.get().len());
+            return Err((invalid(&text), None));
         }
         id => id,
     };
@@ -117,7 +186,7 @@ fn read(entry: &RawValue) -> Result<(Call<'_>, Option<Id<'_>>), (Fault, Option<I
     if members.params.is_some_and(|params| !params.get().starts_with(['{', '['])) {
         return Err((invalid("the member params must be an object or an array"), id));
     }
-    Ok((Call { method: method.into(), params: members.params }, id))
+    Ok(Call { method: method.into(), params: members.params, id })
 }
 
 #[derive(Serialize)]
@@ -131,14 +200,22 @@ struct Response<'a> {
     id: Option<Id<'a>>,
 }
 
-#[derive(Serialize)]
-struct ErrorObject {
+impl Response<'_> {
+    /// Writes it, and gives its result's memory back at once: those of a whole batch are never held twice.
+    fn write(self, out: &mut Vec<u8>) {
+        serde_json::to_writer(out, &self).expect("our own types are JSON");
+    }
+}
+
+/// Why there is no result, in the words of the specification.
+#[derive(Debug, Serialize)]
+pub(crate) struct ErrorObject {
     code: i32,
     message: String,
     data: ErrorData,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct ErrorData {
     name: &'static str,
     executed: Executed,
@@ -147,20 +224,30 @@ struct ErrorData {
     retry_after_ms: Option<u64>,
 }
 
+impl From<Fault> for ErrorObject {
+    fn from(fault: Fault) -> Self {
+        let data = ErrorData {
+            name: fault.code.name(),
+            executed: fault.executed,
+            retryable: fault.retryable,
+            retry_after_ms: fault.retry_after_ms,
+        };
+        let mut message = fault.message;
+        // What was wrong is repeated in it, however long it is.
+        message.truncate(message.floor_char_boundary(FAULT_MESSAGE_BYTES_MAX));
+        Self { code: fault.code.number(), message, data }
+    }
+}
+
 fn failed(fault: Fault, id: Option<Id<'_>>) -> Response<'_> {
-    let data = ErrorData {
-        name: fault.code.name(),
-        executed: fault.executed,
-        retryable: fault.retryable,
-        retry_after_ms: fault.retry_after_ms,
-    };
-    let error = ErrorObject { code: fault.code.number(), message: fault.message, data };
-    Response { jsonrpc: "2.0", result: None, error: Some(error), id }
+    Response { jsonrpc: "2.0", result: None, error: Some(fault.into()), id }
 }
 
 fn written<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("our own types are JSON")
 }
 
+#[cfg(test)]
+mod spec;
 #[cfg(test)]
 mod tests;

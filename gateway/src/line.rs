@@ -4,6 +4,12 @@
 //! * the raw head is kept until it is judged, because hyper drops `Content-Length` beside `Transfer-Encoding`;
 //! * what hyper refuses by itself gets the same JSON body as any other error;
 //! * a connection closed while its client still sends is closed slowly, so that the client can read why.
+//!
+//! Most of this is HTTP/1.1's. HTTP/2 watches its own heads, and what it does not watch is in [`streams`].
+
+mod socket;
+pub(crate) mod streams;
+mod words;
 
 use std::{
     io::{self, IoSlice},
@@ -14,14 +20,22 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http::StatusCode;
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Instant, Sleep},
 };
 
-use crate::{GatewayConfig, errors::Refusal, head::new_request_id};
+use self::words::own_words;
+pub(crate) use self::{
+    socket::{Encrypted, Socket},
+    words::plain_response,
+};
+use crate::{
+    GatewayConfig,
+    body::{BodyError, OutBody},
+    shared::Connection,
+};
 
 /// Longest head of a request, in bytes: four times what browsers send with many cookies.
 pub(crate) const HEAD_BYTES_MAX: usize = 32 << 10;
@@ -33,15 +47,18 @@ const LINGER_BYTES_MAX: usize = 64 << 20;
 const LINGER_MAX: Duration = Duration::from_secs(5);
 
 /// How long a closing door waits for the first byte of a new connection: it may be on its way.
-const SILENT_AT_CLOSE: Duration = Duration::from_millis(200);
+pub(crate) const SILENT_AT_CLOSE: Duration = Duration::from_millis(200);
+
+/// The bytes that begin an HTTP/2 connection: its preface, and the head of the settings after it.
+const PREFACE_BYTES: usize = 24 + 9;
 
 /// How long each phase of a connection may last.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
-    first_byte: Duration,
-    head: Duration,
-    keep_alive: Duration,
-    write: Duration,
+    pub(crate) first_byte: Duration,
+    pub(crate) head: Duration,
+    pub(crate) keep_alive: Duration,
+    pub(crate) write: Duration,
 }
 
 impl From<&GatewayConfig> for Patience {
@@ -66,9 +83,21 @@ enum Phase {
     Busy,
     /// Answered; the next request may come.
     Idle,
+    /// Requests come and go side by side (HTTP/2), or there are none any more (WebSocket): silence is watched elsewhere.
+    Left,
+}
+
+/// What is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// HTTP/1.1 and 1.0.
+    Http1,
+    /// HTTP/2.
+    Http2,
 }
 
 struct State {
+    protocol: Protocol,
     phase: Phase,
     /// Counts phases, so that a wait knows whether it is still the same one.
     turn: u64,
@@ -81,8 +110,9 @@ struct State {
 pub(crate) struct Line(Arc<Mutex<State>>);
 
 impl Line {
-    fn new() -> Self {
-        Self(Arc::new(Mutex::new(State { phase: Phase::Silent, turn: 0, head: Vec::new(), linger: false })))
+    fn new(protocol: Protocol) -> Self {
+        let (phase, head) = (Phase::Silent, Vec::new());
+        Self(Arc::new(Mutex::new(State { protocol, phase, turn: 0, head, linger: false })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -102,6 +132,24 @@ impl Line {
         state.linger |= linger;
     }
 
+    /// The connection left HTTP behind: what comes from now on is no head, and its client may be silent for as long as
+    /// whoever took it over allows.
+    pub(crate) fn upgraded(&self) {
+        let mut state = self.state();
+        state.enter(Phase::Left);
+        state.head = Vec::new();
+    }
+
+    /// The body of an answer, on whose end the connection waits: one that comes bit by bit may take longer than an idle
+    /// connection is kept.
+    pub(crate) fn outgoing(&self, body: OutBody) -> Outgoing {
+        let comes = matches!(body, OutBody::Stream(_)).then(|| {
+            self.begin();
+            Comes(self.clone())
+        });
+        Outgoing { body, _comes: comes }
+    }
+
     /// Ends when the door may give up a connection that has never said anything; never for any other.
     pub(crate) async fn stays_silent(&self) {
         tokio::time::sleep(SILENT_AT_CLOSE).await;
@@ -119,12 +167,15 @@ impl Line {
 
 impl State {
     fn enter(&mut self, phase: Phase) {
+        if self.phase == Phase::Left {
+            return;
+        }
         self.phase = phase;
         self.turn += 1;
     }
 
     fn received(&mut self, bytes: &[u8]) {
-        if bytes.is_empty() || self.phase == Phase::Busy {
+        if bytes.is_empty() || matches!(self.phase, Phase::Busy | Phase::Left) {
             return;
         }
         if self.phase != Phase::Head {
@@ -132,6 +183,45 @@ impl State {
         }
         let room = HEAD_BYTES_MAX.saturating_sub(self.head.len());
         self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        if self.protocol == Protocol::Http2 && PREFACE_BYTES <= self.head.len() {
+            self.enter(Phase::Left);
+            self.head = Vec::new();
+        }
+    }
+}
+
+/// A body that still comes.
+struct Comes(Line);
+
+impl Drop for Comes {
+    fn drop(&mut self) {
+        self.0.end(false);
+    }
+}
+
+/// The body of an answer on its way into HTTP/1.1.
+pub(crate) struct Outgoing {
+    body: OutBody,
+    _comes: Option<Comes>,
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -159,7 +249,7 @@ impl Alarm {
 
 /// A client's socket under watch.
 pub(crate) struct WatchedStream {
-    stream: TcpStream,
+    stream: Socket,
     line: Line,
     patience: Patience,
     read_alarm: Alarm,
@@ -170,6 +260,8 @@ pub(crate) struct WatchedStream {
     /// Our own words in the place of hyper's.
     words: Bytes,
     closing: Option<Closing>,
+    /// The connection's place, which it keeps when it leaves HTTP behind.
+    _place: Connection,
 }
 
 /// A close that waits for the client to finish.
@@ -179,10 +271,10 @@ struct Closing {
 }
 
 impl WatchedStream {
-    pub(crate) fn new(stream: TcpStream, patience: Patience) -> Self {
+    pub(crate) fn new(stream: Socket, protocol: Protocol, patience: Patience, place: Connection) -> Self {
         Self {
             stream,
-            line: Line::new(),
+            line: Line::new(protocol),
             patience,
             read_alarm: Alarm::default(),
             reading: None,
@@ -190,6 +282,7 @@ impl WatchedStream {
             writing_until: None,
             words: Bytes::new(),
             closing: None,
+            _place: place,
         }
     }
 
@@ -207,7 +300,7 @@ impl WatchedStream {
             Phase::Silent => self.patience.first_byte,
             Phase::Head => self.patience.head,
             Phase::Idle => self.patience.keep_alive,
-            Phase::Busy => return Poll::Pending,
+            Phase::Busy | Phase::Left => return Poll::Pending,
         };
         let until = match self.reading {
             Some((known, until)) if known == turn => until,
@@ -252,7 +345,7 @@ impl WatchedStream {
     /// hyper writes nothing else.
     fn replace(&mut self, written: &[u8]) -> bool {
         let mut state = self.line.state();
-        if state.phase != Phase::Head {
+        if state.phase != Phase::Head || state.protocol != Protocol::Http1 {
             return false;
         }
         let Some(words) = own_words(written) else { return false };
@@ -341,80 +434,20 @@ impl AsyncWrite for WatchedStream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_words(cx))?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        // Under TLS, what was written may wait here for the client.
+        let outcome = Pin::new(&mut self.stream).poll_flush(cx);
+        self.watch_write(cx, outcome)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_words(cx))?;
         if self.closing.is_none() {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);
+            ready!(self.watch_write(cx, outcome))?;
         }
         if self.line.state().linger {
             ready!(self.poll_linger(cx));
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-/// The answer in the place of hyper's empty one; `None` when `written` is nothing of that kind.
-fn own_words(written: &[u8]) -> Option<Bytes> {
-    let status = written.strip_prefix(b"HTTP/1.1 4").or_else(|| written.strip_prefix(b"HTTP/1.0 4"))?;
-    if !written.ends_with(b"\r\n\r\n") {
-        return None;
-    }
-    let (status, text) = match status.get(..2)? {
-        b"31" => (
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "the head of the request is too large: at most 64 headers and 32 KiB are allowed",
-        ),
-        b"14" => (StatusCode::URI_TOO_LONG, "the path of the request is too long"),
-        b"00" => (
-            StatusCode::BAD_REQUEST,
-            "the head of the request is not valid HTTP/1.1: check its first line, its headers and its \
-             Content-Length",
-        ),
-        _ => return None,
-    };
-    Some(plain_response(&Refusal::new(status, "INVALID_REQUEST", text)))
-}
-
-/// A whole response that closes its connection, for when there is no HTTP machinery to write it.
-pub(crate) fn plain_response(refusal: &Refusal) -> Bytes {
-    let id = new_request_id();
-    let id = id.to_str().unwrap_or_default();
-    let body = String::from_utf8(refusal.body(id)).unwrap_or_default();
-    let status = refusal.status;
-    let reason = status.canonical_reason().unwrap_or_default();
-    let retry = refusal.retry_after_seconds().map(|s| format!("retry-after: {s}\r\n")).unwrap_or_default();
-    let text = format!(
-        "HTTP/1.1 {code} {reason}\r\nconnection: close\r\ncontent-type: application/json\r\n\
-         content-length: {length}\r\n{retry}x-request-id: {id}\r\n\r\n{body}",
-        code = status.as_u16(),
-        length = body.len(),
-    );
-    Bytes::from(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_an_empty_refusal_is_given_other_words() {
-        let refused =
-            b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-        let words = own_words(refused).expect("a refusal");
-        let text = std::str::from_utf8(&words).expect("text");
-        assert!(text.starts_with("HTTP/1.1 431 ") && text.contains("\"error\":\"the head"), "{text}");
-        let length: usize = text
-            .split("content-length: ")
-            .nth(1)
-            .and_then(|rest| rest.split("\r\n").next())
-            .and_then(|length| length.parse().ok())
-            .expect("a length");
-        assert_eq!(text.split("\r\n\r\n").nth(1).map(str::len), Some(length));
-        assert!(own_words(b"HTTP/1.1 200 OK\r\n\r\n").is_none());
-        assert!(own_words(b"HTTP/1.1 400 Bad Request\r\n\r\n{}").is_none());
-        assert!(own_words(b"").is_none());
     }
 }

@@ -51,6 +51,17 @@ pub(crate) struct Metrics {
     attempts: Counter,
     failovers: Counter,
     pub(crate) rate_limited: Counter,
+    sockets: Gauge<i64, AtomicI64>,
+    pub(crate) socket_messages: Counter,
+}
+
+/// Counts one WebSocket until it is dropped.
+pub(crate) struct CountedSocket<'a>(&'a Metrics);
+
+impl Drop for CountedSocket<'_> {
+    fn drop(&mut self) {
+        self.0.sockets.dec();
+    }
 }
 
 impl Default for Metrics {
@@ -71,11 +82,32 @@ impl Default for Metrics {
         r.register("lineside_failovers", help, failovers.clone());
         let help = "Requests and batch entries refused by the limit per client";
         r.register("lineside_rate_limited", help, rate_limited.clone());
-        Self { registry, http, inferences, in_flight, connections, attempts, failovers, rate_limited }
+        let (sockets, socket_messages) = (Gauge::default(), Counter::default());
+        r.register("lineside_websockets", "Open WebSockets", sockets.clone());
+        let help = "Messages that came over WebSockets";
+        r.register("lineside_websocket_messages", help, socket_messages.clone());
+        Self {
+            registry,
+            http,
+            inferences,
+            in_flight,
+            connections,
+            attempts,
+            failovers,
+            rate_limited,
+            sockets,
+            socket_messages,
+        }
     }
 }
 
 impl Metrics {
+    /// Counts a WebSocket while it is open.
+    pub(crate) fn socket(&self) -> CountedSocket<'_> {
+        self.sockets.inc();
+        CountedSocket(self)
+    }
+
     /// Counts an answered request. `route` is one of [`Route::LABELS`](crate::route::Route::LABELS).
     pub(crate) fn answered(&self, route: &'static str, code: u16, took: Duration) {
         self.http.count(route, code, took);

@@ -1,23 +1,38 @@
 //! The same door over QUIC: calls of peers on the mesh, by the same table, limits and counters as HTTP.
 
-use std::sync::Arc;
+use std::{net::Ipv4Addr, sync::Arc};
 
+use bytes::Bytes;
 use lineside_client::InferCall;
 use lineside_mesh::{Incoming, Served, Service};
-use lineside_wire::{Fault, FaultCode, InferParams, ModelParams, PayloadBuilder, decode_part};
+use lineside_wire::{Fault, FaultCode, InferParams, PayloadBuilder, decode_part};
+use serde::de::DeserializeOwned;
 
 use crate::{
     Cluster,
-    limit::ClientKey,
-    rpc::{self, Method},
+    gate::{Caller, Cost},
+    limit::Allowances,
+    rpc::{
+        self, Asked, Given, Params, Work,
+        table::{self, Row, Wire},
+    },
     shared::Shared,
 };
 
-/// Serves the door's methods to peers. Anything else is refused as unknown: what a member serves beside them, its
-/// own service takes out first.
+/// Serves the door's methods to peers. Anything else is refused as unknown: what a member serves beside them, such as
+/// `cluster.watch`, its own service takes out first.
 pub struct DoorService<C> {
     cluster: Arc<C>,
     shared: Arc<Shared>,
+}
+
+/// The params of a call as MessagePack.
+struct Part<'a>(&'a Bytes);
+
+impl Params for Part<'_> {
+    fn read<T: DeserializeOwned>(&self) -> Result<T, Fault> {
+        decode_part(self.0)
+    }
 }
 
 impl<C: Cluster> DoorService<C> {
@@ -27,7 +42,7 @@ impl<C: Cluster> DoorService<C> {
         Self { cluster, shared }
     }
 
-    fn infer(&self, call: Incoming) -> Served {
+    fn infer(&self, call: Incoming, caller: Caller, row: &'static Row) -> Served {
         let (cluster, shared) = (Arc::clone(&self.cluster), Arc::clone(&self.shared));
         Served::Later(Box::pin(async move {
             let reply = call.reply;
@@ -39,11 +54,19 @@ impl<C: Cluster> DoorService<C> {
                 Ok(place) => place,
                 Err(fault) => return reply.fail(&fault, None),
             };
-            let params: InferParams = match decode_part(&call.params) {
+            let params = decode_part::<InferParams>(&call.params).and_then(|params| {
+                let model = params.model.as_str();
+                rpc::may(&shared, &caller, row, Some(model))?;
+                let known = |name: &str| cluster.models().iter().any(|there| there.name.as_str() == name);
+                let cost = Cost { calls: 0, bytes: call.payload.len() as u64, model: Some(model) };
+                shared.charge(&caller, cost, known, &mut Allowances::default())?;
+                Ok(params)
+            });
+            let params = match params {
                 Ok(params) => params,
                 Err(fault) => return reply.fail(&fault, None),
             };
-            let latest = call.arrived + shared.config.deadline_max;
+            let latest = call.arrived + shared.settings().deadline_max;
             let deadline = call.deadline.unwrap_or_else(|| shared.deadline(call.arrived, None)).min(latest);
             let mut payload = PayloadBuilder::new();
             payload.push(call.payload);
@@ -60,30 +83,52 @@ impl<C: Cluster> DoorService<C> {
         }))
     }
 
-    fn charge(&self, call: &Incoming) -> Result<(), Fault> {
-        let Some(limiter) = &self.shared.limiter else { return Ok(()) };
-        limiter.charge(ClientKey::Peer(call.peer.node)).map(drop).map_err(|too_soon| {
-            self.shared.metrics.rate_limited.inc();
-            limiter.fault(too_soon)
-        })
+    fn work(&self, call: Incoming, work: Work) -> Served {
+        let (cluster, shared) = (Arc::clone(&self.cluster), Arc::clone(&self.shared));
+        Served::Later(Box::pin(async move {
+            let _place = match shared.enter() {
+                Ok(place) => place,
+                Err(fault) => return call.reply.fail(&fault, None),
+            };
+            let left = call.deadline.map(|deadline| deadline - call.arrived);
+            let deadline = work.deadline(&shared, call.arrived, left);
+            finish(call, rpc::work(&*cluster, work, deadline).await);
+        }))
+    }
+
+    /// The call's row, and who calls, once it is charged.
+    fn admit(&self, call: &Incoming) -> Result<(&'static Row, Caller), Fault> {
+        // Who calls is told by its certificate alone, so nobody asks where it is.
+        let caller = self.shared.peer(&call.peer, Ipv4Addr::UNSPECIFIED.into());
+        // Models are charged where they are run.
+        self.shared.charge(&caller, Cost::ONE, |_| false, &mut Allowances::default())?;
+        Ok((table::find(&call.method, Wire::Quic)?, caller))
+    }
+}
+
+fn finish(call: Incoming, outcome: Result<Given, Fault>) {
+    match outcome {
+        Ok(given) => call.reply.answer(&given, None, PayloadBuilder::new()),
+        Err(fault) => call.reply.fail(&fault, None),
     }
 }
 
 impl<C: Cluster> Service for DoorService<C> {
     fn serve(&self, call: Incoming) -> Served {
-        let method = self.charge(&call).and_then(|()| Method::named(&call.method));
-        let outcome = match method {
-            Ok(Method::Infer) => return self.infer(call),
-            Ok(Method::Query(query)) => {
-                let params = || decode_part::<ModelParams>(&call.params);
-                rpc::answer(&*self.cluster, &self.shared, query, params)
+        let asked = self.admit(&call).and_then(|(row, caller)| {
+            let asked = rpc::read(&self.shared, &caller, row, &Part(&call.params))?;
+            Ok((asked, row, caller))
+        });
+        let outcome = match asked {
+            Ok((Asked::Query(query), ..)) => rpc::answer_query(&*self.cluster, &self.shared, query),
+            Ok((Asked::Work(work), ..)) => return self.work(call, work),
+            Ok((Asked::Other(table::Method::Infer), row, caller)) => return self.infer(call, caller, row),
+            Ok((Asked::Other(_), row, _)) => {
+                Err(Fault::new(FaultCode::MethodNotFound, format!("this door does not serve {}", row.name)))
             }
             Err(fault) => Err(fault),
         };
-        match outcome {
-            Ok(answer) => call.reply.answer(&answer, None, PayloadBuilder::new()),
-            Err(fault) => call.reply.fail(&fault, None),
-        }
+        finish(call, outcome);
         Served::Done
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{Cluster, GatewayConfig, accept, door::Door, shared::Shared};
 
@@ -25,16 +25,22 @@ pub enum GatewayError {
     Config(String),
     /// Somebody else has the port.
     #[error(
-        "{address} is already in use: another gateway or service listens there; stop it, or choose another address \
-         (port 0 takes a free one)"
+        "{address} ({setting}) is already in use: another gateway or service listens there; stop it, or choose \
+         another address (port 0 takes a free one)"
     )]
     PortTaken {
+        /// The setting that asks for it: `listen` or `grpc_listen`.
+        setting: &'static str,
         /// The address asked for.
         address: SocketAddr,
     },
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; check that the address is one of this machine's")]
+    #[error(
+        "cannot listen on {address} ({setting}): {source}; check that the address is one of this machine's"
+    )]
     Listen {
+        /// The setting that asks for it: `listen` or `grpc_listen`.
+        setting: &'static str,
         /// The address asked for.
         address: SocketAddr,
         /// What the system says.
@@ -61,8 +67,8 @@ pub enum GatewayError {
 /// Each shard has a thread, a single-threaded runtime, a listener on the shared port and a cluster of its own,
 /// made on that thread, within that runtime, by the factory.
 pub struct GatewayServer<F> {
-    listeners: Vec<TcpListener>,
-    address: SocketAddr,
+    http: Port,
+    grpc: Option<Port>,
     shared: Arc<Shared>,
     cluster: F,
 }
@@ -85,24 +91,22 @@ impl<F> GatewayServer<F> {
         let config = &shared.config;
         config.check().map_err(GatewayError::Config)?;
         let shards = config.shards.get();
-        // Without a shared port nobody else's socket fits beside it, so this finds out whether the port is taken.
-        let first = listen(config.listen, false)?;
-        let failed = |source| GatewayError::Listen { address: config.listen, source };
-        let address = first.local_addr().map_err(failed)?;
-        let listeners = match shards {
-            1 => vec![first],
-            _ => {
-                drop(first);
-                (0..shards).map(|_| listen(address, true)).collect::<Result<_, _>>()?
-            }
-        };
-        Ok(Self { listeners, address, shared, cluster })
+        let http = Port::open("listen", config.listen, shards)?;
+        let grpc =
+            config.grpc_listen.map(|address| Port::open("grpc_listen", address, shards)).transpose()?;
+        Ok(Self { http, grpc, shared, cluster })
     }
 
     /// Where the door listens; with the real port when 0 was asked for.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
-        self.address
+        self.http.address
+    }
+
+    /// Where only gRPC is served, when that is set; with the real port when 0 was asked for.
+    #[must_use]
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.grpc.as_ref().map(|port| port.address)
     }
 
     /// The limits and counters of this door.
@@ -127,13 +131,15 @@ impl<F> GatewayServer<F> {
         let _stop_on_drop = leaving.clone().drop_guard();
         let cluster = Arc::new(self.cluster);
         let mut shards = FuturesUnordered::new();
-        for (shard, listener) in self.listeners.into_iter().enumerate() {
+        let mut grpc = self.grpc.into_iter().flat_map(|port| port.listeners);
+        for (shard, http) in self.http.listeners.into_iter().enumerate() {
+            let sockets = Sockets { http, grpc: grpc.next(), http_port: self.http.address.port() };
             let (done, ended) = oneshot::channel();
             let (cluster, shared, leaving) =
                 (Arc::clone(&cluster), Arc::clone(&self.shared), leaving.clone());
             let run = move || {
                 // Fails only when `serve` was dropped, and then nobody wants to know.
-                drop(done.send(run_shard(shard, listener, &*cluster, shared, leaving)));
+                drop(done.send(run_shard(shard, sockets, &*cluster, shared, leaving)));
             };
             let started = thread::Builder::new().name(format!("lineside-http-{shard}")).spawn(run);
             started.map_err(|error| GatewayError::Start { shard, reason: error.to_string() })?;
@@ -153,7 +159,7 @@ impl<F> GatewayServer<F> {
 /// One shard's thread.
 fn run_shard<C, F>(
     shard: usize,
-    listener: TcpListener,
+    sockets: Sockets,
     cluster: &F,
     shared: Arc<Shared>,
     leaving: CancellationToken,
@@ -166,31 +172,70 @@ where
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(error.to_string()))?;
     runtime.block_on(async {
-        let listener =
-            tokio::net::TcpListener::from_std(listener).map_err(|error| failed(error.to_string()))?;
+        let listeners = sockets.watched().map_err(|error| failed(error.to_string()))?;
         let cluster = cluster(shard).map_err(failed)?;
-        accept::serve(listener, Arc::new(Door { cluster, shared, leaving }), shard == 0).await;
+        accept::serve(
+            listeners,
+            Arc::new(Door { cluster, shared, leaving, sockets: TaskTracker::new() }),
+            shard == 0,
+        )
+        .await;
         Ok(())
     })
 }
 
-fn listen(address: SocketAddr, shared_port: bool) -> Result<TcpListener, GatewayError> {
-    let open = || -> io::Result<TcpListener> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        // Connections of a previous process may still be closing; that does not make the port taken.
-        #[cfg(unix)]
-        socket.set_reuse_address(true)?;
-        #[cfg(unix)]
-        if shared_port {
-            socket.set_reuse_port(true)?;
-        }
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        Ok(socket.into())
-    };
-    open().map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => GatewayError::PortTaken { address },
-        _ => GatewayError::Listen { address, source },
-    })
+/// One address, with a socket for each shard.
+struct Port {
+    listeners: Vec<TcpListener>,
+    address: SocketAddr,
+}
+
+impl Port {
+    fn open(setting: &'static str, asked: SocketAddr, shards: usize) -> Result<Self, GatewayError> {
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => GatewayError::PortTaken { setting, address: asked },
+            _ => GatewayError::Listen { setting, address: asked, source },
+        };
+        // Without a shared port nobody else's socket fits beside it, so this finds out whether the port is taken.
+        let first = listen(asked, false).map_err(failed)?;
+        let address = first.local_addr().map_err(failed)?;
+        let listeners = match shards {
+            1 => vec![first],
+            _ => {
+                drop(first);
+                (0..shards).map(|_| listen(address, true)).collect::<Result<_, _>>().map_err(failed)?
+            }
+        };
+        Ok(Self { listeners, address })
+    }
+}
+
+/// The sockets of one shard, before its runtime knows them.
+struct Sockets {
+    http: TcpListener,
+    grpc: Option<TcpListener>,
+    http_port: u16,
+}
+
+impl Sockets {
+    fn watched(self) -> io::Result<accept::Listeners> {
+        let grpc = self.grpc.map(tokio::net::TcpListener::from_std).transpose()?;
+        let http = tokio::net::TcpListener::from_std(self.http)?;
+        Ok(accept::Listeners { http, grpc, http_port: self.http_port })
+    }
+}
+
+fn listen(address: SocketAddr, shared_port: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Connections of a previous process may still be closing; that does not make the port taken.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    #[cfg(unix)]
+    if shared_port {
+        socket.set_reuse_port(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }

@@ -1,7 +1,8 @@
 //! What all shards of one door have together: limits and counters.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::RandomState},
+    hash::BuildHasher as _,
     net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -10,25 +11,39 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::{ArcSwap, Guard};
+use lineside_certs::Clock;
 use lineside_client::{CallError, InferCall, InferReply};
-use lineside_wire::{Executed, Fault, FaultCode};
+use lineside_wire::{ApiKey, Executed, Fault, FaultCode};
 use tokio::time::Instant;
 
 use crate::{
     Cluster, GatewayConfig,
     body::{Reserved, Room},
     errors::call_fault,
-    limit::{Limiter, machine_at},
+    gate::{Caller, Cost, KeyRing, Who},
+    limit::{Allowances, ClientKey, Limiter, TooSoon, machine_at},
     metrics::Metrics,
+    settings::Settings,
 };
 
 /// Time beyond a call's deadline in which the pool's own answer, which knows more, may still come.
-const GRACE: Duration = Duration::from_millis(250);
+pub(crate) const GRACE: Duration = Duration::from_millis(250);
 
 /// Limits and counters of one door: over all its shards, HTTP and QUIC together.
 pub struct Shared {
+    /// What was set at the start. What can change since then is in [`Shared::settings`].
     pub(crate) config: GatewayConfig,
-    pub(crate) limiter: Option<Limiter>,
+    settings: ArcSwap<Settings>,
+    /// One reload after the other: each carries over the counts of the one before.
+    reloading: Mutex<()>,
+    pub(crate) keys: ArcSwap<KeyRing>,
+    /// Tries with keys that are not valid.
+    pub(crate) failed_keys: Limiter,
+    /// This process's own secret, under which names of outsiders are counted.
+    pub(crate) names: RandomState,
+    /// By which keys end: not before this software was built.
+    pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) bodies: Arc<Room>,
     in_flight: AtomicUsize,
@@ -43,7 +58,12 @@ impl Shared {
     #[must_use]
     pub fn new(config: GatewayConfig) -> Arc<Self> {
         Arc::new(Self {
-            limiter: config.rate.map(|rate| Limiter::new(rate, config.burst)),
+            settings: ArcSwap::from_pointee(Settings::new(&config, None)),
+            reloading: Mutex::default(),
+            keys: ArcSwap::default(),
+            failed_keys: Limiter::of_failed_keys(),
+            names: RandomState::new(),
+            clock: Clock::system(),
             metrics: Metrics::default(),
             bodies: Room::new(config.bodies_bytes_max),
             in_flight: AtomicUsize::new(0),
@@ -52,6 +72,69 @@ impl Shared {
             leaving: AtomicBool::new(false),
             config,
         })
+    }
+
+    /// Puts other keys in force, at once and for every connection, those that are open too. A key that has a limit of its
+    /// own keeps its count while that limit stays the same.
+    ///
+    /// Whoever runs a door gives it the keys of the trust list at its start, and again whenever another list is in force:
+    /// `shared.set_keys(trust.keys().to_vec())`, with [`Trust::keys`](lineside_certs::Trust::keys). Until then no key is
+    /// valid. A list that is taken in time makes a revocation reach every door within five seconds.
+    pub fn set_keys(&self, keys: Vec<ApiKey>) {
+        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = KeyRing::new(keys, &self.keys.load());
+        self.keys.store(Arc::new(next));
+    }
+
+    /// The settings that are in force now.
+    pub(crate) fn settings(&self) -> Guard<Arc<Settings>> {
+        self.settings.load()
+    }
+
+    /// Puts those settings of `config` in force that can change while the door is open: `rate`, `burst`, `bytes_rate`,
+    /// `model_rate`, `x_ratelimit`, `keys`, `model_control`, `trusted_proxies`, `compression`, `deadline_default`,
+    /// `deadline_max`. Counts of the limits go on where a limit has not changed, and begin anew where it has.
+    ///
+    /// # Errors
+    /// They cannot work; nothing has changed then.
+    pub fn reload(&self, config: &GatewayConfig) -> Result<(), String> {
+        config.check()?;
+        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = Settings::new(config, Some(&self.settings.load()));
+        self.settings.store(Arc::new(next));
+        Ok(())
+    }
+
+    /// Charges what something costs to its caller, and writes down in `left` what came of it. `known` says whether the
+    /// cluster has a model: names that it does not have share one quota.
+    pub(crate) fn charge(
+        &self,
+        caller: &Caller,
+        cost: Cost<'_>,
+        known: impl FnOnce(&str) -> bool,
+        left: &mut Allowances,
+    ) -> Result<(), TooSoon> {
+        let (settings, keys) = (self.settings(), self.keys.load());
+        let own = match &caller.who {
+            Who::Key(key) => keys.limit_of(key),
+            Who::Anonymous | Who::Certificate(_) => None,
+        };
+        let model = |name: &str, has: &dyn Fn(ClientKey) -> bool| {
+            let key = ClientKey::Model(self.names.hash_one(name));
+            if has(key) || known(name) { key } else { ClientKey::OtherModels }
+        };
+        let charged = settings.limits.charge(caller.charged, own, cost, model, left);
+        charged.map_err(|too_soon| {
+            self.metrics.rate_limited.inc();
+            too_soon.spread(rand::random())
+        })
+    }
+
+    /// Forgets clients that have their full quotas again.
+    pub(crate) fn forget_idle(&self) {
+        self.settings().limits.forget_idle();
+        self.keys.load().forget_idle();
+        self.failed_keys.forget_idle();
     }
 
     /// From now on this door says that it is not ready, and refuses inferences over QUIC, whose clients then go
@@ -161,7 +244,8 @@ impl Shared {
 
     /// When a request must be answered that came at `arrived` and names `timeout`.
     pub(crate) fn deadline(&self, arrived: Instant, timeout: Option<Duration>) -> Instant {
-        arrived + timeout.unwrap_or(self.config.deadline_default).min(self.config.deadline_max)
+        let settings = self.settings();
+        arrived + timeout.unwrap_or(settings.deadline_default).min(settings.deadline_max)
     }
 }
 

@@ -149,7 +149,10 @@ pub(crate) async fn read(mut frames: FrameReader, pending: Arc<Pending>) {
                 // An answer that nobody waits for belongs to a call that was cancelled.
                 Ok(Some((id, answer))) => {
                     let waiting = pending.calls().open.remove(&id);
-                    drop(waiting.map(|waiting| waiting.send(answer)));
+                    if let Some(waiting) = waiting {
+                        // Fails only when the caller went away meanwhile.
+                        drop(waiting.send(answer));
+                    }
                     continue;
                 }
                 Ok(None) => continue,

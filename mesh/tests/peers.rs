@@ -234,6 +234,7 @@ impl Service for Echo {
                     queue_us: 0,
                     run_us: call.context.timeout_us.unwrap_or(0),
                     attempts: 1,
+                    batch: 1,
                 };
                 call.reply.answer(&Empty {}, Some(&report), payload);
                 Served::Done
@@ -274,6 +275,7 @@ fn full_cluster() -> MembersResult {
         inputs: (0..2).map(|i| tensor("input", i)).collect(),
         outputs: (0..2).map(|i| tensor("output", i)).collect(),
         slots: 4,
+        tasks: Vec::new(),
     };
     let row = |n: u8| {
         let (node, address) = (NodeId::from_bytes([n; 16]), ([10, 0, 0, n], 7443).into());

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 
-from . import parts, plain, png, surface, vibration
+from . import parts, plain, png, surface, tasks, vibration
 from .graph import IR_VERSION, OPSET
 from .places import ACCURACY, README, SAMPLES, SERVED, TESTED, Model, classify, judge, model_file, read_json
 
@@ -28,6 +28,14 @@ INTERFACES = {
         {"a": ("tensor(float)", ["n"]), "b": ("tensor(float)", ["n"])},
         {"sum": ("tensor(float)", ["n"])},
     ),
+    tasks.COLOR: (
+        {"image": ("tensor(float)", ["batch", 3, tasks.COLOR_SIZE, tasks.COLOR_SIZE])},
+        {"logits": ("tensor(float)", ["batch", 3])},
+    ),
+    tasks.EMBED: (
+        {name: ("tensor(int64)", ["batch", "tokens"]) for name in ("input_ids", "attention_mask")},
+        {"last_hidden_state": ("tensor(float)", ["batch", "tokens", tasks.DIMENSIONS])},
+    ),
     "slow-add": (
         {"a": ("tensor(float)", ["n"]), "b": ("tensor(float)", ["n"]), "rounds": ("tensor(int64)", [1])},
         {"sum": ("tensor(float)", ["n"])},
@@ -48,11 +56,13 @@ def check():
     check_surface(hold)
     check_vibration(hold)
     check_plain(hold)
+    check_tasks(hold)
     return faults
 
 
 def check_files(hold):
-    for root, names in (SERVED, [surface.NAME, vibration.NAME, "add"]), (TESTED, ["slow-add", "echo"]):
+    served = [surface.NAME, vibration.NAME, "add", tasks.COLOR, tasks.EMBED]
+    for root, names in (SERVED, served), (TESTED, ["slow-add", "echo"]):
         for name in names:
             path = model_file(root, name)
             model = onnx.load(path)
@@ -96,6 +106,23 @@ def check_vibration(hold):
     features, faulty = vibration.held_out()
     truth = np.array([row["anomalous"] for row in rows])
     check_accuracy(hold, vibration.NAME, answers == truth, judge(model, features) == faulty)
+
+
+def check_tasks(hold):
+    for name, text in tasks.SETTINGS.items():
+        hold(f"{name}: model.toml as it is made", (SERVED / name / "model.toml").read_text() == text)
+    for image in read_json(SAMPLES / tasks.COLOR / "labels.json")["images"]:
+        picture = png.decode((SAMPLES / tasks.COLOR / image["file"]).read_bytes())
+        hold(f"{tasks.COLOR}: {image['file']}", {"file": image["file"], **tasks.judged(picture)} == image)
+    rows = read_json(SAMPLES / "embed.json")["texts"]
+    answers = tasks.embedded([row["text"] for row in rows])
+    for row, answer in zip(rows, answers):
+        same = np.allclose(row["embedding"], answer["embedding"], atol=2e-5) and row["tokens"] == answer["tokens"]
+        hold(f"{tasks.EMBED}: {row['text']!r}", same)
+    vectors = np.array([row["embedding"] for row in rows])
+    # Scratches are nearer to cracks than to bearings, and bearings to a noise than to welds.
+    hold(f"{tasks.EMBED}: what is alike is near", vectors[0] @ vectors[1] > vectors[0] @ vectors[2])
+    hold(f"{tasks.EMBED}: what is alike is near, again", vectors[2] @ vectors[3] > vectors[2] @ vectors[4])
 
 
 def check_accuracy(hold, name, samples, held_out):

@@ -85,6 +85,14 @@ def echo():
     return graph.model("echo", inputs, outputs, "Gives back every input as it came.")
 
 
+def echo_bf16():
+    """BF16 by itself: numpy lacks it, so the checks of the others leave it out."""
+    graph = Graph()
+    graph.node("Identity", ["in_bf16"], "out_bf16")
+    text = "Gives back its input as it came."
+    return graph.model("echo-bf16", [vector("in_bf16", "BFLOAT16")], [vector("out_bf16", "BFLOAT16")], text)
+
+
 def broken():
     return b"This is not an ONNX model. A node that finds it says so and serves the others.\n"
 

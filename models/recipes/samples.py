@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 
-from . import parts, png, surface, vibration
+from . import parts, png, surface, tasks, vibration
 from .bearings import FEATURES
 from .places import ACCURACY, SAMPLES, SERVED, Model, classify, judge, model_file, write, write_json
 
@@ -19,6 +19,7 @@ def make():
     accuracy = {surface.NAME: make_surface(), vibration.NAME: make_vibration()}
     write(ACCURACY, json.dumps(accuracy, indent=2) + "\n")
     make_add()
+    tasks.make_samples()
 
 
 def make_surface():

@@ -1,9 +1,9 @@
 //! Running models: repository, queue, engine.
 //!
 //! ```text
-//!   infer ──> service ──> check ──> queue ──> (batcher) ──> worker ──> engine ──> answer
-//!             decodes     against   a place   comes later   a thread   ONNX
-//!                         the file  or "busy"               a session  Runtime
+//!   infer ──> service ──> task ────> queue ──> (batcher) ──> worker ──> task ───> engine ──> answer
+//!             decodes     fits the   a place   comes later   a thread   tensors   ONNX
+//!                         model?     or "busy"               a session  of it     Runtime
 //!
 //!   start, models.load, models.unload ──> loader ──> repository, engine ──> shelf: what serves, what does not and why
 //! ```
@@ -14,9 +14,11 @@
 //!
 //! Limits: a node's waiting calls ([`NodeConfig::queue_max`]), 60 seconds for a call without a deadline, 64 versions
 //! of all models together, 2 GiB of a model file, 256 tensors and 64 MiB a call each way, 16 waiting orders to load or
-//! unload. Texts are UTF-8 without zero bytes, as ONNX Runtime takes them.
+//! unload. Texts are UTF-8 without zero bytes, as ONNX Runtime takes them. An image has at most 50 megapixels, a call
+//! to embed at most 2048 texts; `task.rs` and the files below it name their other limits.
 //!
-//! **Invariants:** only `engine.rs` names `ort`. A call that was accepted is answered, whatever the engine does: a
+//! **Invariants:** only `engine.rs` names `ort`, only `task/picture.rs` names `image`, only `task/words.rs` names
+//! `tokenizers`, only `settings/file.rs` names `toml`. A call that was accepted is answered, whatever the engine does: a
 //! panic in it costs one call and one session, which is opened anew. A model that does not load is listed with its
 //! reason and changes nothing for the others. No lock is on the path of a call. No link leads out of the repository
 //! (files that a model itself names for its weights are left to ONNX Runtime's own check). This crate knows no gateway
@@ -51,7 +53,10 @@ mod queue;
 mod repository;
 pub mod runtime;
 mod service;
+mod settings;
 mod shelf;
+mod statistics;
+mod task;
 #[cfg(test)]
 mod tests;
 mod worker;

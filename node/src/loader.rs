@@ -2,7 +2,7 @@
 
 use std::{
     num::NonZeroUsize,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -21,8 +21,10 @@ use tracing::{error, info, warn};
 use crate::{
     engine::{Engine, MESSAGE_CHARS_MAX, Session, clipped, guarded},
     model::{Alive, Around, Lost, Model},
-    repository::{self, Scan, VersionId},
+    repository::{self, Files, Scan, VersionId},
+    settings::{Folder, Source},
     shelf::{Shelf, fitting},
+    task::Tasks,
 };
 
 /// Orders that may wait; each can take as long as a model loads.
@@ -79,11 +81,11 @@ impl Loader {
         for id in scan.versions.keys() {
             self.shelf.set_aside(id, ModelState::Loading, None);
         }
-        for (id, file) in &scan.versions {
+        for (id, files) in &scan.versions {
             if self.shelf.is_closed() {
                 return;
             }
-            if let Err(reason) = self.load(id, file) {
+            if let Err(reason) = self.load(id, files) {
                 self.shelf.set_aside(id, ModelState::Unavailable, Some(&reason));
             }
         }
@@ -100,8 +102,8 @@ impl Loader {
     }
 
     /// Loads one version; one that serves already is replaced once the new one is ready.
-    fn load(&self, id: &VersionId, file: &Result<PathBuf, String>) -> Result<(), String> {
-        let loaded = file.clone().and_then(|path| self.open(id, &path));
+    fn load(&self, id: &VersionId, files: &Result<Files, String>) -> Result<(), String> {
+        let loaded = files.clone().and_then(|files| self.open(id, &files));
         match loaded {
             Ok(model) => {
                 let slots = u32::try_from(self.sessions.get()).unwrap_or(u32::MAX);
@@ -116,18 +118,30 @@ impl Loader {
         }
     }
 
-    fn open(&self, id: &VersionId, path: &Path) -> Result<Model, String> {
+    fn open(&self, id: &VersionId, files: &Files) -> Result<Model, String> {
+        // Before the model, which takes longer.
+        let (source, settings) = Source::read(&self.repository, &files.settings)?;
         let open = {
-            let (engine, path) = (Arc::clone(&self.engine), path.to_owned());
+            let (engine, path) = (Arc::clone(&self.engine), files.model.clone());
             move || engine.open(&path)
         };
         let sessions: Vec<Box<dyn Session>> = (0..self.sessions.get())
             .map(|_| guarded(&open).and_then(|opened| opened.map_err(|error| error.to_string())))
             .collect::<Result<_, String>>()?;
+        let signature = sessions.first().map(|session| session.signature().clone()).unwrap_or_default();
+        let folder = Folder::new(&self.repository, &files.model, &files.settings);
+        let folder = folder.map_err(|error| format!("the repository cannot be read: {error}"))?;
+        let tasks = guarded(|| Tasks::new(&settings, &signature, &folder))?;
+        let tasks = tasks.map_err(|wrong| source.tell(&wrong))?;
+        // One that takes a serving version's place goes on counting.
+        let served = self.shelf.find(&id.name, Some(id.version));
+        let counters = served.map(|model| Arc::clone(&model.counters)).unwrap_or_default();
         let serial = self.loads.fetch_add(1, Ordering::Relaxed);
         let around = Around {
             node: self.node,
             serial,
+            tasks: Arc::new(tasks),
+            counters,
             alive: self.alive.clone(),
             queue_max: self.queue_max.get(),
             reopen: Arc::new(open),
@@ -168,12 +182,12 @@ impl Loader {
             return Err(self.not_in_repository(params));
         }
         let mut reasons = Vec::new();
-        for (id, file) in &scan.versions {
+        for (id, files) in &scan.versions {
             let serves = self.shelf.find(&id.name, Some(id.version)).is_ok();
             if !serves {
                 self.shelf.set_aside(id, ModelState::Loading, None);
             }
-            if let Err(reason) = self.load(id, file) {
+            if let Err(reason) = self.load(id, files) {
                 let kept = if serves { "; what was loaded before serves on" } else { "" };
                 reasons.push(format!("{} version {}: {reason}{kept}", id.name, id.version));
                 if !serves {

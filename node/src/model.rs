@@ -15,6 +15,8 @@ use crate::{
     engine::{OpenError, Session, Signature},
     queue::Lane,
     repository::VersionId,
+    statistics::Counters,
+    task::Tasks,
     worker::{Job, Worker},
 };
 
@@ -24,6 +26,8 @@ pub(crate) struct Model {
     /// Tells two loads of one version apart.
     pub(crate) serial: u64,
     pub(crate) signature: Arc<Signature>,
+    pub(crate) tasks: Arc<Tasks>,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) lane: Arc<Lane>,
     jobs: Sender<Job>,
     /// The other end of `jobs`, which is the workers': without them it is gone.
@@ -56,6 +60,9 @@ pub(crate) struct Around {
     pub(crate) node: NodeId,
     /// Tells two loads of one version apart.
     pub(crate) serial: u64,
+    /// What the version does beyond its own tensors.
+    pub(crate) tasks: Arc<Tasks>,
+    pub(crate) counters: Arc<Counters>,
     /// Waiting calls of the whole node: no version can have more.
     pub(crate) queue_max: usize,
     /// Held by every worker: the node's end waits for them.
@@ -87,6 +94,8 @@ impl Model {
                 id: id.clone(),
                 node: around.node,
                 session,
+                tasks: Arc::clone(&around.tasks),
+                counters: Arc::clone(&around.counters),
                 jobs: Arc::clone(&waiting),
                 reopen: Arc::clone(&around.reopen),
                 lost: Arc::clone(&around.lost),
@@ -97,7 +106,8 @@ impl Model {
                 .spawn(move || worker.run())?;
         }
         let (serial, signature) = (around.serial, Arc::new(signature));
-        Ok(Self { id, serial, signature, lane, jobs, line, ended })
+        let (tasks, counters) = (Arc::clone(&around.tasks), Arc::clone(&around.counters));
+        Ok(Self { id, serial, signature, tasks, counters, lane, jobs, line, ended })
     }
 
     /// Hands a call to the workers. Its place guarantees the room; it comes back when no worker is left.

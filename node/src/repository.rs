@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! <models>/<name>/<version>/model.onnx      several versions of a model
+//! <models>/<name>/model.toml                their settings, if there are any
 //! <models>/<name>.onnx                      version 1 of a model
+//! <models>/<name>.toml                      its settings
 //! ```
 //!
 //! [`read`] looks at the directory; [`arrange`] decides, without touching a file, what is a model and what is wrong
@@ -20,6 +22,9 @@ use lineside_wire::{ModelName, ModelVersion};
 
 /// The file of a version.
 const MODEL_FILE: &str = "model.onnx";
+
+/// The file beside the versions that says what they do beyond tensors.
+const SETTINGS_FILE: &str = "model.toml";
 
 /// Largest model file, in bytes: protobuf, which ONNX is written in, ends at 2 GiB.
 pub(crate) const MODEL_BYTES_MAX: u64 = (2 << 30) - 1;
@@ -46,11 +51,20 @@ pub struct Refused {
     pub reason: String,
 }
 
+/// A version that can be loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Files {
+    /// Where the model really lies.
+    pub(crate) model: PathBuf,
+    /// Where its settings would lie, within the repository.
+    pub(crate) settings: PathBuf,
+}
+
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scan {
-    /// The file of each version, or why it cannot be loaded.
-    pub(crate) versions: BTreeMap<VersionId, Result<PathBuf, String>>,
+    /// The files of each version, or why it cannot be loaded.
+    pub(crate) versions: BTreeMap<VersionId, Result<Files, String>>,
     /// What has no name to be listed under.
     pub(crate) refused: Vec<Refused>,
 }
@@ -171,7 +185,7 @@ pub(crate) fn arrange(entries: Vec<Entry>) -> Scan {
             }
         };
         if let Some(of_file) = scan.versions.get(&id) {
-            let kept = of_file.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+            let kept = of_file.as_ref().map(|files| files.model.display().to_string()).unwrap_or_default();
             let reason = format!("{} version {} is there twice: {kept} is used", id.name, id.version);
             scan.refused.push(Refused { path, reason });
         } else if VERSIONS_MAX <= scan.versions.len() {
@@ -203,7 +217,11 @@ fn identify(path: &Path) -> Result<VersionId, String> {
     Ok(VersionId { name, version })
 }
 
-fn judge(path: &Path, file: ModelFile) -> Result<PathBuf, String> {
+fn judge(path: &Path, file: ModelFile) -> Result<Files, String> {
+    let settings = match path.parent() {
+        Some(name) if name != Path::new("") => name.join(SETTINGS_FILE),
+        _ => path.with_extension("toml"),
+    };
     let path = path.display();
     match file {
         ModelFile::Found { bytes: 0, .. } => Err("the file is empty: copy the model again".to_owned()),
@@ -211,7 +229,7 @@ fn judge(path: &Path, file: ModelFile) -> Result<PathBuf, String> {
             "the file has {bytes} bytes: at most {MODEL_BYTES_MAX} are read; keep the weights of large models in \
              files beside it"
         )),
-        ModelFile::Found { real, .. } => Ok(real),
+        ModelFile::Found { real, .. } => Ok(Files { model: real, settings }),
         ModelFile::Outside => {
             Err("it is a link out of the repository: copy the file into the repository".to_owned())
         }
@@ -241,7 +259,9 @@ mod tests {
         let scan = arrange(vec![entry("weld/2", 9), entry("weld/10", 9), entry("press.onnx", 9)]);
         let found: Vec<_> = scan.versions.keys().cloned().collect();
         assert_eq!(found, [id("press", 1), id("weld", 2), id("weld", 10)]);
-        assert!(scan.refused.is_empty() && scan.versions.values().all(Result::is_ok));
+        assert!(scan.refused.is_empty());
+        let settings: Vec<_> = scan.versions.values().map(|files| files.clone().unwrap().settings).collect();
+        assert_eq!(settings, ["press.toml", "weld/model.toml", "weld/model.toml"].map(PathBuf::from));
     }
 
     #[test]

@@ -13,17 +13,18 @@ use crossbeam_channel::{Sender, TrySendError, bounded};
 use lineside_mesh::{Incoming, Responder, Served, Service};
 use lineside_wire::{
     Fault, FaultCode, Health, InferParams, LoadReport, ModelParams, ModelsResult, NodeId, PayloadBuilder,
-    RunReport, decode_part, method, split_tensors,
+    RunReport, StatisticsParams, StatisticsResult, decode_part, method, split_tensors,
 };
 use tokio::time::Instant;
 use tracing::warn;
 
 use crate::{
-    check::{Fitting, check},
     loader::Order,
     model::{Ended, Model},
     queue::{Place, Queue, Refusal},
     shelf::{Shelf, fitting},
+    statistics,
+    task::Request,
     worker::Job,
 };
 
@@ -67,7 +68,7 @@ impl Drop for NodeService {
 /// A call that fits its model and has its place.
 struct Accepted {
     model: Arc<Model>,
-    request: Fitting,
+    request: Request,
     deadline: Instant,
     place: Place,
 }
@@ -85,6 +86,16 @@ impl Service for NodeService {
                     .and_then(|ModelParams { model, version }| self.shelf.get(&model, version));
                 match found {
                     Ok(info) => call.reply.answer(&info, None, PayloadBuilder::new()),
+                    Err(fault) => call.reply.fail(&fault, None),
+                }
+            }
+            method::MODELS_STATISTICS => {
+                let found = decode_part::<StatisticsParams>(&call.params)
+                    .and_then(|params| self.shelf.statistics(&params));
+                match found.map(statistics::fitting) {
+                    Ok(models) => {
+                        call.reply.answer(&StatisticsResult { models }, None, PayloadBuilder::new());
+                    }
                     Err(fault) => call.reply.fail(&fault, None),
                 }
             }
@@ -123,10 +134,10 @@ impl NodeService {
         arrived: Instant,
     ) -> Result<Accepted, Fault> {
         self.takes_work()?;
-        let InferParams { model, version, inputs, outputs, .. } = decode_part(params)?;
-        let tensors = split_tensors(inputs, payload)?;
-        let model = self.shelf.find(&model, version)?;
-        let request = check(&model.id.name, &model.signature, tensors, &outputs)?;
+        let mut params: InferParams = decode_part(params)?;
+        let tensors = split_tensors(std::mem::take(&mut params.inputs), payload)?;
+        let model = self.shelf.find(&params.model, params.version)?;
+        let request = model.tasks.fit(&model.id.name, &model.signature, &params, tensors)?;
         let deadline = deadline.unwrap_or(arrived + CALL_TIME_MAX);
         let now = Instant::now();
         let remaining = deadline.saturating_duration_since(now);
@@ -195,7 +206,7 @@ impl NodeService {
 
     /// A refusal carries the load too, so that the caller need not ask a full node again.
     fn refusal_report(&self) -> RunReport {
-        RunReport { node: self.node, load: self.load(), queue_us: 0, run_us: 0, attempts: 1 }
+        RunReport { node: self.node, load: self.load(), queue_us: 0, run_us: 0, attempts: 1, batch: 1 }
     }
 }
 

@@ -11,7 +11,9 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use lineside_wire::{Fault, FaultCode, ModelInfo, ModelName, ModelState, ModelVersion};
+use lineside_wire::{
+    Fault, FaultCode, ModelInfo, ModelName, ModelState, ModelStatistics, ModelVersion, StatisticsParams,
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -96,6 +98,23 @@ impl Shelf {
         table.values().flat_map(BTreeMap::values).map(|entry| entry.info.clone()).collect()
     }
 
+    /// What the versions that serve have done; of this model and version, where they are named.
+    pub(crate) fn statistics(&self, of: &StatisticsParams) -> Result<Vec<ModelStatistics>, Fault> {
+        let table = self.table.load();
+        if let Some(name) = &of.model {
+            let versions = table.get(name).ok_or_else(|| unknown(name, &table))?;
+            if let Some(version) = of.version.filter(|version| !versions.contains_key(version)) {
+                return Err(unknown_version(name, version, versions));
+            }
+        }
+        let models = table.values().flat_map(BTreeMap::values).filter_map(|entry| entry.model.as_ref());
+        let asked = |model: &&Arc<Model>| {
+            of.model.as_ref().is_none_or(|name| *name == model.id.name)
+                && of.version.is_none_or(|version| version == model.id.version)
+        };
+        Ok(models.filter(asked).map(|model| model.counters.read(&model.id)).collect())
+    }
+
     /// What the repository holds that has no name to be listed under.
     pub(crate) fn refused(&self) -> Vec<Refused> {
         Vec::clone(&self.refused.load())
@@ -135,7 +154,8 @@ impl Shelf {
         let Signature { inputs, outputs } = Signature::clone(&model.signature);
         let VersionId { name, version } = model.id.clone();
         let state = ModelState::Ready;
-        let info = ModelInfo { name, version, state, reason: None, inputs, outputs, slots };
+        let tasks = model.tasks.list();
+        let info = ModelInfo { name, version, state, reason: None, inputs, outputs, slots, tasks };
         let id = model.id.clone();
         self.put(&id, &Entry { info, model: Some(model) });
     }
@@ -149,8 +169,11 @@ impl Shelf {
     ) -> Option<Arc<Model>> {
         let before = self.table.load_full();
         let before = before.get(&id.name).and_then(|versions| versions.get(&id.version));
-        let (inputs, outputs) =
-            before.map(|entry| (entry.info.inputs.clone(), entry.info.outputs.clone())).unwrap_or_default();
+        let known = |entry: &Entry| {
+            let ModelInfo { inputs, outputs, tasks, .. } = &entry.info;
+            (inputs.clone(), outputs.clone(), tasks.clone())
+        };
+        let (inputs, outputs, tasks) = before.map(known).unwrap_or_default();
         let info = ModelInfo {
             name: id.name.clone(),
             version: id.version,
@@ -159,6 +182,7 @@ impl Shelf {
             inputs,
             outputs,
             slots: 0,
+            tasks,
         };
         self.put(id, &Entry { info, model: None })
     }
@@ -292,6 +316,7 @@ mod tests {
             inputs: vec![spec.clone(); 20],
             outputs: Vec::new(),
             slots: 1,
+            tasks: Vec::new(),
         };
         let list = fitting((0..64).map(one).collect());
         assert_eq!(list.len(), 64);

@@ -1,6 +1,9 @@
 //! The thread that owns a session: takes calls up, runs them, answers them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use crossbeam_channel::Receiver;
 use lineside_mesh::Responder;
@@ -11,11 +14,12 @@ use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use crate::{
-    check::Fitting,
     engine::{RunError, Session, guarded},
     model::{Alive, Lost, Reopen},
     queue::Place,
     repository::VersionId,
+    statistics::{Counters, Run},
+    task::{Failure, Request, Tasks, Turn},
 };
 
 /// How much an inference thread yields to the network's threads and to gossip, so that a node which computes on every
@@ -24,7 +28,7 @@ const NICENESS: i32 = 5;
 
 /// A call that was accepted. Dropped without an answer, its caller is told so.
 pub(crate) struct Job {
-    pub(crate) request: Fitting,
+    pub(crate) request: Request,
     pub(crate) arrived: Instant,
     pub(crate) deadline: Instant,
     pub(crate) reply: Responder,
@@ -37,6 +41,8 @@ pub(crate) struct Worker {
     pub(crate) id: VersionId,
     pub(crate) node: NodeId,
     pub(crate) session: Box<dyn Session>,
+    pub(crate) tasks: Arc<Tasks>,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) jobs: Arc<Receiver<Job>>,
     pub(crate) reopen: Arc<Reopen>,
     pub(crate) lost: Arc<Lost>,
@@ -49,7 +55,8 @@ impl Worker {
     pub(crate) fn run(mut self) {
         yield_to_the_network();
         while let Ok(job) = self.jobs.recv() {
-            let work = Work { id: &self.id, node: self.node, taken: Instant::now() };
+            let (tasks, counters) = (&*self.tasks, &*self.counters);
+            let work = Work { id: &self.id, node: self.node, tasks, counters, taken: Instant::now() };
             if let Err(panic) = work.run(self.session.as_mut(), job) {
                 error!(model = %self.id.name, version = %self.id.version, panic, "the engine panicked");
                 if let Err(reason) = self.renew() {
@@ -83,6 +90,8 @@ fn yield_to_the_network() {
 struct Work<'a> {
     id: &'a VersionId,
     node: NodeId,
+    tasks: &'a Tasks,
+    counters: &'a Counters,
     taken: Instant,
 }
 
@@ -94,32 +103,37 @@ impl Work<'_> {
     fn run(&self, session: &mut dyn Session, mut job: Job) -> Result<(), String> {
         job.place.begin();
         if let Err(fault) = self.still_wanted(&job) {
-            self.fail(job, &fault, Duration::ZERO);
+            self.fail(job, &fault, &[], Duration::ZERO);
             return Ok(());
         }
-        let Fitting { inputs, wanted } = &job.request;
-        let outcome = guarded(|| session.run(inputs, wanted));
+        let still_wanted = || still_wanted(&job);
+        let mut turn = Turn::new(session, &still_wanted);
+        let outcome = guarded(|| self.tasks.run(&job.request, &mut turn));
+        let runs = turn.into_runs();
         let took = self.taken.elapsed();
         match outcome {
             Ok(Ok(outputs)) => {
                 job.place.ran(took);
-                self.answer(job, &outputs, took);
+                self.answer(job, &outputs, &runs, took);
                 Ok(())
             }
-            Ok(Err(error)) => {
-                job.place.ran(took);
-                self.fail(job, &self.fault(&error), took);
+            Ok(Err(failure)) => {
+                // What was refused before the model ran says nothing of how long a run takes.
+                if !matches!(failure, Failure::Sent(_) | Failure::Stopped(_)) {
+                    job.place.ran(took);
+                }
+                self.fail(job, &self.fault(failure, &runs), &runs, took);
                 Ok(())
             }
             Err(panic) => {
                 let text = format!("the engine panicked while {} ran; see the node's log", self.id.name);
-                self.fail(job, &Fault::new(FaultCode::Internal, text), took);
+                self.fail(job, &Fault::new(FaultCode::Internal, text), &runs, took);
                 Err(panic)
             }
         }
     }
 
-    /// Whether anybody waits for the result.
+    /// Whether anybody waits for the result, before anything is done for it.
     fn still_wanted(&self, job: &Job) -> Result<(), Fault> {
         if job.reply.cancelled().is_set() {
             let fault = Fault::new(FaultCode::Cancelled, "the caller cancelled the call before it ran");
@@ -133,20 +147,30 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn fault(&self, error: &RunError) -> Fault {
-        match error {
-            RunError::Failed(_) => {
-                let text = format!("{} failed on this input: {error}", self.id.name);
-                Fault::new(FaultCode::InferenceFailed, text)
+    fn fault(&self, failure: Failure, runs: &[Run]) -> Fault {
+        let name = &self.id.name;
+        match failure {
+            Failure::Run(error @ RunError::Failed(_)) => {
+                Fault::new(FaultCode::InferenceFailed, format!("{name} failed on this input: {error}"))
             }
-            RunError::TooLarge { .. } => {
+            Failure::Run(error @ RunError::TooLarge { .. }) => {
                 let fault = Fault::new(FaultCode::LimitExceeded, error.to_string());
                 Fault { executed: Executed::Yes, ..fault }
             }
+            Failure::Sent(reason) => {
+                let fault = Fault::new(FaultCode::InvalidParams, reason);
+                Fault { executed: if runs.is_empty() { Executed::No } else { Executed::Yes }, ..fault }
+            }
+            Failure::Outputs(reason) => {
+                let text = format!("{name} ran, and what it gave is not what its model.toml says: {reason}");
+                Fault::new(FaultCode::InferenceFailed, text)
+            }
+            Failure::Stopped(fault) if runs.is_empty() => Fault { executed: Executed::No, ..fault },
+            Failure::Stopped(fault) => fault,
         }
     }
 
-    fn answer(&self, mut job: Job, outputs: &[Tensor], took: Duration) {
+    fn answer(&self, mut job: Job, outputs: &[Tensor], runs: &[Run], took: Duration) {
         let (outputs, payload) = join_tensors(outputs);
         let result = InferResult {
             model: self.id.name.clone(),
@@ -154,11 +178,18 @@ impl Work<'_> {
             outputs,
             parameters: Parameters::new(),
         };
+        // Before the answer: who reads the statistics after it finds the call there.
+        let queue = self.taken.saturating_duration_since(job.arrived);
+        self.counters.answered(runs, queue, job.arrived.elapsed(), now_ms());
         let report = self.report(&mut job, took);
         job.reply.answer(&result, Some(&report), payload);
     }
 
-    fn fail(&self, mut job: Job, fault: &Fault, took: Duration) {
+    fn fail(&self, mut job: Job, fault: &Fault, runs: &[Run], took: Duration) {
+        // A caller that went away is no failure of the model.
+        if fault.code != FaultCode::Cancelled {
+            self.counters.failed(runs, job.arrived.elapsed(), now_ms());
+        }
         let report = self.report(&mut job, took);
         job.reply.fail(fault, Some(&report));
     }
@@ -171,6 +202,25 @@ impl Work<'_> {
             queue_us: us(self.taken.saturating_duration_since(job.arrived)),
             run_us: us(took),
             attempts: 1,
+            batch: 1,
         }
     }
+}
+
+/// Whether anybody waits for the rest of a call that is being worked on.
+fn still_wanted(job: &Job) -> Result<(), Fault> {
+    if job.reply.cancelled().is_set() {
+        return Err(Fault::new(FaultCode::Cancelled, "the caller cancelled the call while it ran"));
+    }
+    if job.deadline <= Instant::now() {
+        let text = "the time ran out while the call ran; what was left of it was not run";
+        return Err(Fault::new(FaultCode::DeadlineExceededRunning, text));
+    }
+    Ok(())
+}
+
+/// The wall's clock, in milliseconds since 1970.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -93,7 +93,15 @@ impl Addends {
         let (inputs, payload) = join_tensors(&tensors);
         let model = self.model().parse().expect("a legal name");
         (
-            InferParams { model, version: None, inputs, outputs: Vec::new(), parameters: Parameters::new() },
+            InferParams {
+                model,
+                version: None,
+                inputs,
+                outputs: Vec::new(),
+                parameters: Parameters::new(),
+                task: None,
+                classification: Default::default(),
+            },
             payload,
         )
     }

@@ -340,14 +340,18 @@ fn identity_of(authority: &Authority, role: Role, name: &str, home: &Path) -> Ar
     Arc::new(Identity::load(&directory).expect("it was just stored"))
 }
 
-/// Copies a sample or test model: a story may damage or remove its own.
+/// Copies a sample or test model with its settings: a story may damage or remove its own.
 fn copy_model(name: &str, into: &Path) {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
-    let places = ["repository", "test"].map(|place| models.join(place).join(name).join("1/model.onnx"));
-    let file = places.iter().find(|place| place.is_file()).expect("a model of that name");
-    let version = into.join(name).join("1");
-    fs::create_dir_all(&version).expect("writable");
-    fs::copy(file, version.join("model.onnx")).expect("writable");
+    let places = ["repository", "test"].map(|place| models.join(place).join(name));
+    let from =
+        places.iter().find(|place| place.join("1/model.onnx").is_file()).expect("a model of that name");
+    let to = into.join(name);
+    fs::create_dir_all(to.join("1")).expect("writable");
+    fs::copy(from.join("1/model.onnx"), to.join("1/model.onnx")).expect("writable");
+    for file in ["model.toml", "tokenizer.json"].iter().filter(|file| from.join(file).is_file()) {
+        fs::copy(from.join(file), to.join(file)).expect("writable");
+    }
 }
 
 async fn run(command: std::process::Command) -> Ended {

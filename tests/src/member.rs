@@ -238,6 +238,11 @@ impl Member {
         self.signal(Signal::TERM);
     }
 
+    /// Tells it to read its settings again (SIGHUP).
+    pub fn reload(&self) {
+        self.signal(Signal::HUP);
+    }
+
     /// Stops it in the middle of whatever it does (SIGSTOP).
     pub fn pause(&mut self) {
         self.paused = true;

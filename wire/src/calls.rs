@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterId, Datatype, ModelName, ModelVersion, NodeId, RequestId, Role, TrustStamp};
+use crate::{ClusterId, Datatype, ModelName, ModelVersion, NodeId, RequestId, Role, Task, TrustStamp};
 
 /// The names of the methods.
 pub mod method {
@@ -20,10 +20,15 @@ pub mod method {
     pub const MODELS_LIST: &str = "models.list";
     /// One model: [`ModelParams`](super::ModelParams) to [`ModelInfo`](super::ModelInfo).
     pub const MODELS_GET: &str = "models.get";
-    /// Loads a model from this node's repository: [`ModelParams`](super::ModelParams) to `ModelsResult`.
+    /// Loads a model from this node's repository: [`ModelParams`](super::ModelParams) to `ModelsResult`. From a door, on
+    /// every node that has it: [`ChangeParams`](crate::ChangeParams) to
+    /// [`ChangeResult`](crate::ChangeResult).
     pub const MODELS_LOAD: &str = "models.load";
-    /// Unloads a model from this node: [`ModelParams`](super::ModelParams) to `ModelsResult`.
+    /// Unloads a model from this node, or from all: as `models.load`.
     pub const MODELS_UNLOAD: &str = "models.unload";
+    /// What the models here have done (a gateway: those of the cluster): [`StatisticsParams`](crate::StatisticsParams) to
+    /// [`StatisticsResult`](crate::StatisticsResult).
+    pub const MODELS_STATISTICS: &str = "models.statistics";
     /// What a member says of itself: [`MemberState`](super::MemberState).
     pub const MEMBER_STATE: &str = "member.state";
     /// The members as this one sees them: [`MembersResult`](super::MembersResult).
@@ -36,6 +41,9 @@ pub mod method {
     /// A new certificate for the caller, which it asks of a member with the authority's key:
     /// [`RenewParams`](crate::RenewParams) to [`Enrolled`](crate::Enrolled).
     pub const CERTS_RENEW: &str = "certs.renew";
+    /// A certificate for HTTPS with names that clients dial, asked of a member with the authority's key:
+    /// [`WebParams`](crate::WebParams) to [`Enrolled`](crate::Enrolled).
+    pub const CERTS_WEB: &str = "certs.web";
     /// Whom the cluster trusts, as the asked member knows it: [`SignedTrust`](crate::SignedTrust).
     pub const TRUST_GET: &str = "trust.get";
     /// A first certificate for a token. Not a call between members: the one method of the protocol `lineside-join/1`.
@@ -108,10 +116,22 @@ pub struct RunReport {
     /// Tries that the answer took; 1 unless a gateway moved the call.
     #[serde(default = "one")]
     pub attempts: u8,
+    /// Rows that ran together with this call's; 1 where the node did not join it with others.
+    #[serde(default = "one_row", skip_serializing_if = "is_one")]
+    pub batch: u32,
 }
 
 fn one() -> u8 {
     1
+}
+
+fn one_row() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_one(rows: &u32) -> bool {
+    *rows == 1
 }
 
 /// A parameter of the Open Inference Protocol.
@@ -162,6 +182,13 @@ pub struct InferParams {
     /// Parameters that the node may use.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: Parameters,
+    /// What the inputs are, where they are not the model's own tensors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
+    /// Outputs that come as their largest elements: how many, by the output's name. Each is then BYTES, one text
+    /// `value:index` or `value:index:label` for each of them, largest first.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub classification: BTreeMap<String, u32>,
 }
 
 /// The result of `infer`.
@@ -237,6 +264,9 @@ pub struct ModelInfo {
     /// Calls of it that can run at once on the node.
     #[serde(default)]
     pub slots: u32,
+    /// What it can do beyond tensors in, tensors out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<Task>,
 }
 
 /// The params of the methods about one model.

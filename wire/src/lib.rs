@@ -16,8 +16,10 @@ mod calls;
 mod fault;
 mod frame;
 mod ids;
+mod keys;
 mod message;
 mod payload;
+mod service;
 mod split;
 mod standing;
 mod strict;
@@ -32,15 +34,23 @@ pub use calls::{
 pub use fault::{Executed, FAULT_MESSAGE_BYTES_MAX, Fault, FaultCode};
 pub use frame::{FRAME_HEAD_BYTES, FrameHead, FrameKind, InvalidFrame, Limits};
 pub use ids::{ClusterId, InvalidId, InvalidModelName, ModelName, ModelVersion, NodeId, Role};
+pub use keys::{
+    API_KEY_PATTERN_BYTES_MAX, API_KEY_PATTERNS_MAX, API_KEYS_BYTES_MAX, API_KEYS_MAX, API_KEYS_REVOKED_MAX,
+    ApiKey, RevokedApiKey, matches_pattern,
+};
 pub use message::{
     BATCH_ENTRIES_MAX, EncodedFrame, InvalidMessage, Message, RequestId, check_document, decode_part,
 };
 pub use payload::{AlignedBuffer, PayloadBuilder, TENSOR_ALIGN, aligned_len};
+pub use service::{
+    BatchStatistics, ChangeParams, ChangeResult, ModelStatistics, NodeChange, Spent, StatisticsParams,
+    StatisticsResult, Task,
+};
 pub use split::{TENSORS_MAX, Tensor, join_tensors, split_tensors};
 pub use standing::{InvalidStanding, Standing};
 pub use strict::{DEPTH_MAX, InvalidDocument, MAP_ENTRIES_MAX};
 pub use tensor::{Datatype, InvalidTensor, RANK_MAX, Shape, bytes_elements, bytes_tensor};
 pub use trust::{
     AUTHORITIES_MAX, CSR_BYTES_MAX, Enrolled, JoinParams, REVOKED_MAX, RenewParams, SignedTrust, TrustList,
-    TrustSignature, TrustStamp, TrustedAuthority,
+    TrustSignature, TrustStamp, TrustedAuthority, WEB_NAMES_MAX, WebParams,
 };

@@ -32,13 +32,22 @@ impl PayloadBuilder {
 
     /// Appends one tensor, padded to its place.
     pub fn push(&mut self, tensor: Bytes) {
+        self.push_pieces([tensor]);
+    }
+
+    /// Appends one tensor that lies in several pieces: the length of a BYTES element can so be put before it without
+    /// copying it.
+    pub fn push_pieces(&mut self, pieces: impl IntoIterator<Item = Bytes>) {
         let padding = self.length.next_multiple_of(TENSOR_ALIGN) - self.length;
         if 0 < padding {
             self.chunks.push(Bytes::from_static(&PADDING[..padding]));
         }
-        self.length += padding + tensor.len();
-        if !tensor.is_empty() {
-            self.chunks.push(tensor);
+        self.length += padding;
+        for piece in pieces {
+            self.length += piece.len();
+            if !piece.is_empty() {
+                self.chunks.push(piece);
+            }
         }
     }
 
@@ -120,6 +129,18 @@ mod tests {
         assert_eq!(payload.length(), 128);
         let flat: Vec<u8> = payload.into_chunks().concat();
         assert_eq!((&flat[..4], flat[63], flat[64], flat[127]), (&b"four"[..], 0, 7, 7));
+    }
+
+    #[test]
+    fn a_tensor_in_pieces_is_the_same_as_one_in_one_piece() {
+        let (mut whole, mut pieces) = (PayloadBuilder::new(), PayloadBuilder::new());
+        for tensor in [&b"four"[..], b"", b"a longer one"] {
+            whole.push(Bytes::copy_from_slice(tensor));
+            let (head, tail) = tensor.split_at(tensor.len() / 3);
+            pieces.push_pieces([head, tail].map(Bytes::copy_from_slice));
+        }
+        assert_eq!(pieces.length(), whole.length());
+        assert_eq!(pieces.into_chunks().concat(), whole.into_chunks().concat());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
 
-use crate::{ClusterId, NodeId, Role};
+use crate::{ApiKey, ClusterId, NodeId, RevokedApiKey, Role};
 
 /// Authorities that a cluster may have at one time: the one that signs, and during a rotation the one before it.
 pub const AUTHORITIES_MAX: usize = 2;
@@ -40,6 +40,12 @@ pub struct TrustList {
     /// Nodes that lost their id, whatever certificate they show.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revoked_nodes: Vec<NodeId>,
+    /// API keys of clients over HTTP, in the order of their ids. One that is not in it opens no door.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<ApiKey>,
+    /// Keys that were taken back, for whoever has a list from before that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked_keys: Vec<RevokedApiKey>,
 }
 
 /// One authority and the certificates that it took back.
@@ -93,7 +99,19 @@ pub struct RenewParams {
     pub csr: ByteBuf,
 }
 
-/// The result of `enrol.join` and `certs.renew`: a certificate and what belongs to it.
+/// Names that one certificate for HTTPS can have.
+pub const WEB_NAMES_MAX: usize = 16;
+
+/// The params of `certs.web`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebParams {
+    /// A certificate request (PKCS #10, DER). Only its public key is used.
+    pub csr: ByteBuf,
+    /// IP addresses and DNS names that clients dial: 1 to [`WEB_NAMES_MAX`].
+    pub names: Vec<String>,
+}
+
+/// The result of `enrol.join`, `certs.renew` and `certs.web`: a certificate and what belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enrolled {
     /// The certificate, DER; behind it, during a rotation, the new authority's as signed by the old one.

@@ -36,7 +36,8 @@ impl Cluster {
         let gateway = Member::start(binary, &identities.home.path().join("gateway"), &arguments)?;
         let cluster = Self { gateway, node };
         let end = now() + UP_WITHIN;
-        while !super::wrk::run(cluster.address(), 1, Duration::from_secs(1))
+        let body = super::body::Body::small();
+        while !super::wrk::run(cluster.address(), &body, 1, Duration::from_secs(1))
             .is_ok_and(|load| load.errors == 0)
         {
             if end < now() {

@@ -7,6 +7,7 @@
 //! generator (`wrk`, one thread) is not. nginx has as many workers as the gateway has shards, keep-alive to its
 //! backend, no access log; Lineside's metrics are on.
 
+mod body;
 pub(crate) mod echo;
 mod lineside;
 mod nginx;
@@ -16,6 +17,7 @@ mod wrk;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use body::Body;
 use lineside_wire::Role;
 
 use crate::{
@@ -25,9 +27,7 @@ use crate::{
     member,
 };
 
-/// The request of every round: two vectors of four numbers.
-pub(crate) const BODY: &str = r#"{"inputs":[{"name":"a","datatype":"FP32","shape":[4],"data":[1,2,3,4]},{"name":"b","datatype":"FP32","shape":[4],"data":[5,6,7,8]}]}"#;
-/// Its path at both doors.
+/// The request's path at both doors.
 pub(crate) const PATH: &str = "/v2/models/add/infer";
 
 #[derive(Debug, clap::Args)]
@@ -66,6 +66,7 @@ pub(crate) trait Door {
 struct Case<'a> {
     name: &'static str,
     door: &'a dyn Door,
+    body: &'a Body,
     connections: usize,
     lasting: Duration,
 }
@@ -78,7 +79,7 @@ impl Measured for Case<'_> {
     fn round(&mut self) -> anyhow::Result<Round> {
         let pids = self.door.pids();
         let before = cpu::used(&pids);
-        let load = wrk::run(self.door.address(), self.connections, self.lasting)?;
+        let load = wrk::run(self.door.address(), self.body, self.connections, self.lasting)?;
         let cpu = cpu::used(&pids) - before;
         if load.errors != 0 {
             bail!(
@@ -110,12 +111,14 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let lasting = Duration::from_secs(args.round_s);
     print_head();
     let mut ratios = Vec::new();
-    for connections in [1, 16, 64] {
-        let case = format!("add, c={connections}");
-        let of = |name, door| Case { name, door, connections, lasting };
+    let (small, large) = (Body::small(), Body::large());
+    for (body, connections) in [(&small, 1), (&small, 16), (&small, 64), (&large, 1), (&large, 8)] {
+        let case = format!("{}, c={connections}", body.name);
+        let of = |name, door| Case { name, door, body, connections, lasting };
         let mut lineside = of("lineside", &ours as &dyn Door);
         let mut measured = vec![pairs(&case, &mut lineside, &mut of("nginx+sum", &sums), args.pairs)?];
-        if let Some(runs) = &runs {
+        // The model is the same few additions: with large bodies it would only hide what the door costs.
+        if let (Some(runs), None) = (&runs, body.headers().get(1)) {
             measured.push(pairs(&case, &mut lineside, &mut of("nginx+model", runs), args.pairs)?);
         }
         if connections == 64 {
@@ -124,7 +127,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         measured.iter().for_each(print);
         ratios.append(&mut measured);
     }
-    let load = wrk::run(ours.address(), 64, Duration::from_secs(args.sustain_s))?;
+    let load = wrk::run(ours.address(), &small, 64, Duration::from_secs(args.sustain_s))?;
     let per_second = load.requests as f64 / load.took.as_secs_f64();
     println!(
         "sustained for {} s at 64 connections: {per_second:.0} requests/s, {} errors, p50 {} us, p99 {} us",

@@ -111,6 +111,8 @@ http {{
   uwsgi_temp_path {home}/uwsgi;
   scgi_temp_path {home}/scgi;
   keepalive_requests 1000000;
+  client_max_body_size 64m;
+  client_body_buffer_size 1m;
   upstream nodes {{
     least_conn;
     server {backend};
@@ -122,6 +124,8 @@ http {{
     location / {{
       proxy_pass https://nodes;
       proxy_http_version 1.1;
+      proxy_request_buffering off;
+      proxy_buffers 16 32k;
       proxy_set_header Connection \"\";
       proxy_ssl_protocols TLSv1.3;
       proxy_ssl_certificate {own}/cert.pem;

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, process::Command, time::Duration};
 
 use anyhow::{Context as _, bail};
 
-use super::{BODY, PATH};
+use super::{PATH, body::Body};
 
 /// What `wrk` saw.
 #[derive(Clone, Copy, Debug)]
@@ -22,12 +22,27 @@ pub(crate) fn check(tool: &str) -> anyhow::Result<()> {
 }
 
 /// Sends the request over and over on `connections` connections.
-pub(crate) fn run(to: SocketAddr, connections: usize, lasting: Duration) -> anyhow::Result<Load> {
+pub(crate) fn run(
+    to: SocketAddr,
+    body: &Body,
+    connections: usize,
+    lasting: Duration,
+) -> anyhow::Result<Load> {
     let script = tempfile::Builder::new().suffix(".lua").tempfile()?;
+    let bytes = tempfile::NamedTempFile::new()?;
+    std::fs::write(bytes.path(), &body.bytes)?;
+    let path = bytes.path().display();
+    let headers: String = body
+        .headers()
+        .into_iter()
+        .map(|(name, value)| format!("wrk.headers[\"{name}\"] = \"{value}\"\n"))
+        .collect();
     let lua = format!(
         r#"wrk.method = "POST"
-wrk.body = [[{BODY}]]
-wrk.headers["Content-Type"] = "application/json"
+local file = io.open("{path}", "rb")
+wrk.body = file:read("*a")
+file:close()
+{headers}
 done = function(summary, latency, requests)
   io.write(string.format("RESULT %d %d %d %d %d\n", summary.requests, summary.duration,
     summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.status + summary.errors.timeout,

@@ -91,7 +91,7 @@ impl Service for Answers {
         let (outputs, payload) = join_tensors(&[output]);
         let result = InferResult { model, version: ModelVersion(1), outputs, parameters: Parameters::new() };
         let load = LoadReport { running: 0, queued: 0, slots: 1 };
-        let report = RunReport { node: self.node, load, queue_us: 1, run_us: 1, attempts: 1 };
+        let report = RunReport { node: self.node, load, queue_us: 1, run_us: 1, attempts: 1, batch: 1 };
         call.reply.answer(&result, Some(&report), payload);
         Served::Done
     }
@@ -153,6 +153,8 @@ impl Caller for Calls {
                     inputs,
                     outputs: Vec::new(),
                     parameters: Parameters::new(),
+                    task: None,
+                    classification: Default::default(),
                 };
                 let context = CallContext { timeout_us: Some(10_000_000), ..CallContext::default() };
                 let outbound = Outbound { method: method::INFER, context, params, payload };

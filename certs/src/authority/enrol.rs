@@ -27,8 +27,8 @@ const FROM_CHARS_MAX: usize = 64;
 
 /// Certificates that one node gets within a fourteenth of their lifetime, a day of two weeks: one whose answers are all
 /// lost asks every hour. More would fill the memory of what was issued, and push others out of it.
-const RENEWALS_MAX: usize = 32;
-const RENEWALS_PART: u32 = 14;
+pub(super) const RENEWALS_MAX: usize = 32;
+pub(super) const RENEWALS_PART: u32 = 14;
 
 impl From<TokenRefusal> for JoinRefusal {
     fn from(refusal: TokenRefusal) -> Self {
@@ -108,7 +108,7 @@ impl Draft<'_> {
     }
 
     /// Has the diary tell of a refusal, unless there are too many. What was prepared before it did not happen.
-    fn refused(&mut self, kind: Kind, line: Line) {
+    pub(super) fn refused(&mut self, kind: Kind, line: Line) {
         let mut refusals = self.authority.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         let told = refusals.count(kind, seconds(self.now));
         self.lines = told.map(|left_out| Line { left_out, ..line }).into_iter().collect();
@@ -212,6 +212,6 @@ impl Draft<'_> {
     }
 }
 
-fn enrolled(registry: &Registry, certificates: Vec<ByteBuf>, now: u64) -> Enrolled {
+pub(super) fn enrolled(registry: &Registry, certificates: Vec<ByteBuf>, now: u64) -> Enrolled {
     Enrolled { certificates, trust: registry.trust.signed(), now }
 }

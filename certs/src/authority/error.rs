@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use lineside_wire::{NodeId, REVOKED_MAX, Role};
+use lineside_wire::{API_KEYS_BYTES_MAX, API_KEYS_MAX, NodeId, REVOKED_MAX, Role};
 
 use super::{NAME_BYTES_MAX, TOKEN_LIFETIME_MAX, registry::OPEN_TOKENS_MAX};
 use crate::{TrustError, disk::Unsafe, passphrase::CHARACTERS_MIN, x509::readable};
@@ -92,6 +92,16 @@ pub enum AuthorityError {
     /// Too many tokens can be used.
     #[error("{OPEN_TOKENS_MAX} tokens are open: revoke some, or wait until they expire")]
     TooManyTokens,
+    /// Too many API keys.
+    #[error(
+        "there is no room for another API key: there can be {API_KEYS_MAX}, and {} KiB of them; revoke some that nobody \
+         uses (`lineside keys list`)",
+        API_KEYS_BYTES_MAX >> 10
+    )]
+    TooManyKeys,
+    /// An API key that could do nothing, or is told wrongly what it may.
+    #[error("an API key cannot have this: {0}")]
+    ApiKey(String),
     /// Too much is revoked.
     #[error(
         "{REVOKED_MAX} certificates and nodes are revoked, and a list has no room for more: rotate the authority \

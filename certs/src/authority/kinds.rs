@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use lineside_wire::{NodeId, Role, SignedTrust};
+use lineside_wire::{NodeId, Role, SignedTrust, method};
 use rand::RngExt as _;
 use zeroize::Zeroizing;
 
-use crate::TokenId;
+use crate::{ApiKeyId, TokenId};
 
 /// Whom a certificate is for.
 #[derive(Clone, Debug)]
@@ -73,7 +73,7 @@ pub enum TokenState {
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct TokenRow {
     /// Its public part.
-    #[serde(serialize_with = "serialize_token_id")]
+    #[serde(serialize_with = "serialize_text")]
     pub id: TokenId,
     /// What the joiner may be.
     pub role: Role,
@@ -87,8 +87,87 @@ pub struct TokenRow {
     pub used_by: Option<NodeId>,
 }
 
-fn serialize_token_id<S: serde::Serializer>(id: &TokenId, serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_text<T: std::fmt::Display, S: serde::Serializer>(
+    id: &T,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_str(id)
+}
+
+/// What an API key is to be good for.
+#[derive(Clone, Debug)]
+pub struct ApiKeyOrder {
+    /// Its name for people. Several keys can have one, such as the old and the new key of a machine.
+    pub name: String,
+    /// Models that it may use: names, or patterns with `*`.
+    pub models: Vec<String>,
+    /// Methods that it may use: some of [`API_KEY_METHODS`], or patterns with `*` that fit some.
+    pub methods: Vec<String>,
+    /// How long it can be used, at most [`API_KEY_LIFETIME_MAX`]; `None` until it is revoked.
+    pub lifetime: Option<Duration>,
+    /// Requests per second, in the place of the door's own limit.
+    pub rate: Option<u32>,
+    /// Requests at once, in the place of the door's own limit; only beside `rate`.
+    pub burst: Option<u32>,
+}
+
+/// What an API key can be allowed. Those that a door allows together stand for each other: `models.list` and
+/// `models.get`, and the three about the cluster.
+pub const API_KEY_METHODS: [&str; 10] = [
+    method::INFER,
+    method::MODELS_LIST,
+    method::MODELS_GET,
+    method::MODELS_STATISTICS,
+    method::MODELS_LOAD,
+    method::MODELS_UNLOAD,
+    method::CLUSTER_MEMBERS,
+    method::CLUSTER_STATUS,
+    method::CLUSTER_WATCH,
+    API_KEY_LOGGING,
+];
+
+/// The one of [`API_KEY_METHODS`] that is no call between members: to see and change what a door logs.
+pub const API_KEY_LOGGING: &str = "logging";
+
+/// How long an API key can be used when nobody says: it is in a program, and nobody renews it by itself.
+pub const API_KEY_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The longest that an API key with an end can be usable: as long as an authority.
+pub const API_KEY_LIFETIME_MAX: Duration = Duration::from_secs(3650 * 24 * 3600);
+
+/// What became of an API key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ApiKeyState {
+    /// It can be used.
+    Live,
+    /// Its time is over.
+    Expired,
+    /// It was taken back.
+    Revoked,
+}
+
+/// An API key as the authority knows it: without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ApiKeyRow {
+    /// Its public part.
+    #[serde(serialize_with = "serialize_text")]
+    pub id: ApiKeyId,
+    /// Its name for people.
+    pub name: String,
+    /// Models that it may use.
+    pub models: Vec<String>,
+    /// Methods that it may use.
+    pub methods: Vec<String>,
+    /// When it was made, in seconds since 1970; `None` where another machine with the authority's key made it.
+    pub created: Option<u64>,
+    /// When it ends, in seconds since 1970; `None` never.
+    pub expires: Option<u64>,
+    /// Requests per second, where it has a limit of its own.
+    pub rate: Option<u32>,
+    /// Requests at once, where it has a limit of its own.
+    pub burst: Option<u32>,
+    /// What became of it.
+    pub state: ApiKeyState,
 }
 
 /// A certificate that was issued, and has not been over for long.

@@ -14,7 +14,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 use super::{
     AuthorityError,
     keys::Held,
-    registry::{Plan, Published, Registry, Seen, SeenAuthority},
+    registry::{KeysOfList, Plan, Published, Registry, Seen, SeenAuthority},
 };
 use crate::{
     Trust, TrustError,
@@ -89,6 +89,8 @@ fn document(
         issuing: plan.issuing,
         authorities,
         revoked_nodes: plan.revoked_nodes.clone(),
+        keys: plan.keys.clone(),
+        revoked_keys: plan.revoked_keys.clone(),
     }))
 }
 
@@ -161,7 +163,11 @@ pub(super) fn read(
         .map_err(|error| AuthorityError::Trust(TrustError::Damaged(error.to_string())))?;
     let published = Published::of(signed, stamp.number, stamp.hash, list.signed_at);
     let nodes = trust.revoked_nodes.clone();
-    Ok((Seen { published, authorities, nodes }, trust))
+    let keys = KeysOfList {
+        live: trust.keys().iter().map(|key| (*key.id, key.clone())).collect(),
+        revoked: trust.revoked_keys.clone(),
+    };
+    Ok((Seen { published, authorities, nodes, keys }, trust))
 }
 
 /// The serial numbers in a revocation list, with the time of each.

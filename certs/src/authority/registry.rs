@@ -4,6 +4,7 @@
 //! written by whoever asked (see [`Draft`](super::transaction::Draft)). It is one JSON file, so that a change is on
 //! the disk whole or not at all: that a token was used, and what for.
 
+mod keys;
 mod merge;
 mod revocations;
 mod rotation;
@@ -14,10 +15,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use lineside_wire::{ClusterId, NodeId, SignedTrust, TrustSignature};
+use lineside_wire::{ApiKey, ClusterId, NodeId, RevokedApiKey, SignedTrust, TrustSignature};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+pub(super) use keys::KeysOfList;
 pub(super) use merge::{Merged, Seen, SeenAuthority};
 pub(super) use revocations::Revoked;
 pub(super) use tokens::{Certificate, NewToken, TokenRefusal, Used};
@@ -58,6 +60,11 @@ pub(super) struct Registry {
     revoked_serials: BTreeMap<String, RevokedSerial>,
     tokens: Vec<tokens::Entry>,
     issued: VecDeque<IssuedRow>,
+    /// In the order in which they were made. Not there before there were any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    keys: Vec<keys::Entry>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    revoked_keys: Vec<keys::Gone>,
 }
 
 /// An authority.
@@ -117,6 +124,8 @@ pub(super) struct Plan {
     /// For each authority, oldest first: its generation and the serial numbers that it revokes, with the time.
     pub(super) authorities: Vec<(u32, Vec<(String, u64)>)>,
     pub(super) revoked_nodes: Vec<NodeId>,
+    pub(super) keys: Vec<ApiKey>,
+    pub(super) revoked_keys: Vec<RevokedApiKey>,
 }
 
 /// There are more revocations than a list has room for.
@@ -155,6 +164,8 @@ impl Registry {
             revoked_serials: BTreeMap::new(),
             tokens: Vec::new(),
             issued: VecDeque::new(),
+            keys: Vec::new(),
+            revoked_keys: Vec::new(),
         }
     }
 
@@ -209,6 +220,7 @@ impl Registry {
         self.issued.retain(|row| now < row.not_after.saturating_add(DAY));
         self.revoked_serials.retain(|_, revoked| now < revoked.ends.saturating_add(DAY));
         self.forget_tokens(now);
+        self.forget_revoked_keys(now);
     }
 
     /// Whether the trust list should be signed anew though nothing changed.
@@ -218,6 +230,7 @@ impl Registry {
 
     /// The next trust list, with a number above ours and above `seen`.
     pub(super) fn plan(&self, seen: u64, now: SystemTime) -> Plan {
+        let keys = self.keys_of_list(seconds(now));
         Plan {
             number: self.trust.number.max(seen) + 1,
             signed_at: seconds(now),
@@ -228,6 +241,8 @@ impl Registry {
                 .map(|one| (one.number, self.serials_of(one.number)))
                 .collect(),
             revoked_nodes: self.revoked_nodes.keys().copied().collect(),
+            keys: keys.live.into_values().collect(),
+            revoked_keys: keys.revoked.into_values().collect(),
         }
     }
 

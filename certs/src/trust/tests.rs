@@ -9,7 +9,7 @@ use rcgen::{
     string::Ia5String,
 };
 use rustls_pki_types::pem::PemObject as _;
-use serde_bytes::ByteBuf;
+use serde_bytes::{ByteArray, ByteBuf};
 
 use super::*;
 use crate::names::{authority_name, cluster_uri};
@@ -84,6 +84,8 @@ fn list(number: u64, authorities: Vec<TrustedAuthority>) -> TrustList {
         issuing: authorities.last().map_or(1, |one| one.generation),
         authorities,
         revoked_nodes: Vec::new(),
+        keys: Vec::new(),
+        revoked_keys: Vec::new(),
     }
 }
 
@@ -134,6 +136,54 @@ fn a_newer_list_takes_the_place_of_the_one_before_and_says_who_is_out() {
     let third = TrustList { revoked_nodes: vec![PRESS], ..list(3, vec![office.entry(2, &[7])]) };
     let third = second.succeed(&sign(&third, &[&office])).unwrap();
     assert_eq!(third.judge(&peer(1, 8)), Verdict::Revoked, "whatever certificate it shows");
+}
+
+fn api_key(id: u8, patterns: usize) -> ApiKey {
+    ApiKey {
+        id: ByteArray::new([id; 8]),
+        hash: ByteArray::new([id; 32]),
+        name: "press-7".to_owned(),
+        models: vec!["*".to_owned(); patterns],
+        methods: vec!["infer".to_owned()],
+        expires: None,
+        rate: None,
+        burst: None,
+    }
+}
+
+#[test]
+fn a_key_that_was_taken_back_stays_so_whatever_a_later_list_says() {
+    let office = Office::new(1);
+    let told = |number, keys: &[u8], revoked: &[u8]| {
+        let revoked =
+            revoked.iter().map(|id| RevokedApiKey { at: 7, id: ByteArray::new([*id; 8]), ends: None });
+        let keys = keys.iter().map(|id| api_key(*id, 1)).collect();
+        let list = list(number, vec![office.entry(number, &[])]);
+        sign(&TrustList { keys, revoked_keys: revoked.collect(), ..list }, &[&office])
+    };
+    let ids = |trust: &Trust| trust.keys().iter().map(|key| key.id[0]).collect::<Vec<_>>();
+    let first = Trust::own(&told(1, &[1, 2], &[])).unwrap();
+    assert_eq!(ids(&first), [1, 2]);
+    let second = first.succeed(&told(2, &[2], &[1])).unwrap();
+    assert_eq!(ids(&second), [2]);
+    // Signed by a copy of the authority that has not heard of it.
+    let third = second.succeed(&told(3, &[1, 2, 3], &[])).unwrap();
+    assert_eq!(ids(&third), [2, 3]);
+    assert_eq!(ids(&third.succeed(&told(4, &[1, 2, 3], &[3])).unwrap()), [2]);
+    // In one list, too, and whatever comes of it.
+    assert_eq!(ids(&Trust::own(&told(5, &[4, 5], &[5])).unwrap()), [4]);
+}
+
+#[test]
+fn a_list_with_more_keys_than_there_can_be_is_damaged() {
+    let office = Office::new(1);
+    let of = |list: TrustList| damage(Trust::own(&sign(&list, &[&office])));
+    let one = || list(1, vec![office.entry(1, &[])]);
+    assert!(of(TrustList { keys: vec![api_key(1, 1); API_KEYS_MAX + 1], ..one() }).contains("API keys"));
+    assert!(of(TrustList { keys: vec![api_key(1, API_KEY_PATTERNS_MAX + 1)], ..one() }).contains("patterns"));
+    let gone = RevokedApiKey { at: 1, id: ByteArray::new([1; 8]), ends: None };
+    let revoked_keys = vec![gone; API_KEYS_REVOKED_MAX + 1];
+    assert!(of(TrustList { revoked_keys, ..one() }).contains("revoked API keys"));
 }
 
 #[test]

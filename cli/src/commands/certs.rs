@@ -13,6 +13,7 @@ mod offline;
 mod revoke;
 mod rotate;
 mod show;
+mod web;
 
 use clap::Subcommand;
 use lineside_certs::roles;
@@ -30,6 +31,8 @@ pub(crate) enum Certs {
     Init(make::InitArgs),
     /// Show the identity of this machine, whom it trusts and when it is renewed
     Show(show::ShowArgs),
+    /// Print the authority's certificate (PEM): what clients need to check the cluster's HTTPS
+    Ca(web::CaArgs),
     /// Become a client with a token
     Join(join::JoinArgs),
     /// Make an admin's identity, for a day
@@ -63,6 +66,7 @@ impl Certs {
         match self {
             Self::Init(args) => args.run(),
             Self::Show(args) => args.run(),
+            Self::Ca(args) => args.run(),
             Self::Join(args) => args.run(),
             Self::Admin(args) => args.run(),
             Self::Issue(args) => args.run(),

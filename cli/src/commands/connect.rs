@@ -325,6 +325,7 @@ pub(crate) fn label(rows: &[MemberRow], row: &MemberRow) -> String {
 pub(crate) mod tests {
     use std::time::SystemTime;
 
+    use lineside_certs::{Authority, Subject};
     use lineside_wire::{LoadReport, MemberState, MembersResult, ModelInfo, NodeId, Role};
 
     use super::*;
@@ -487,8 +488,10 @@ pub(crate) mod tests {
     #[test]
     fn who_may_not_change_models_hears_how_to_get_to_be_one_who_may() {
         let home = tempfile::tempdir().unwrap();
-        let (identity, _) =
-            Identity::ensure(home.path(), "press", Role::Node, true, SystemTime::now()).unwrap();
+        let authority = Authority::create(&home.path().join("ca"), "floor", SystemTime::now()).unwrap();
+        let issued = authority.issue(&Subject::new(Role::Client, "camera"), SystemTime::now()).unwrap();
+        Identity::store(&home.path().join("identity"), &issued).unwrap();
+        let identity = Identity::load(&home.path().join("identity")).unwrap();
         let refused = check_role(&identity, lineside_wire::method::MODELS_LOAD).unwrap_err();
         assert!(refused.text().contains("certs admin --out DIR"), "{}", refused.text());
         assert!(check_role(&identity, lineside_wire::method::CLUSTER_WATCH).is_ok());

@@ -147,10 +147,12 @@ impl MemberArgs {
             ("member.mdns", "--no-mdns", self.no_mdns.then(|| "false".to_owned())),
         ]);
         given.extend(more);
-        let loaded = self.settings.load(given)?;
+        let again = self.settings.again(given);
+        let loaded = again.load()?;
         loaded.check_paths()?;
         log::start(&loaded.config.log);
-        let options = RunOptions { exit_with_parent: self.exit_with_parent, no_init: self.no_init, join };
+        let options =
+            RunOptions { exit_with_parent: self.exit_with_parent, no_init: self.no_init, join, again };
         member::run(&loaded.config, roles, &options)
     }
 }

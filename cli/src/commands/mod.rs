@@ -5,6 +5,7 @@ pub(crate) mod config;
 mod connect;
 pub(crate) mod demo;
 pub(crate) mod infer;
+pub(crate) mod keys;
 pub(crate) mod member;
 pub(crate) mod members;
 pub(crate) mod models;

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
+use lineside_certs::WebName;
+use lineside_gateway::Network;
 use tracing_subscriber::EnvFilter;
 
 use super::{
@@ -21,6 +23,16 @@ const LIFETIMES: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::
 
 /// Sizes of a request body. The frame's payload length ends at 1 GiB.
 const BODY_BYTES: RangeInclusive<u64> = 1 << 10..=1 << 30;
+
+/// Bytes per second of one client. Below, no request of an ordinary model gets through in a second; above, the counter
+/// of the limit ends.
+const BYTES_PER_SECOND: RangeInclusive<u64> = 1 << 10..=2 << 30;
+
+/// Times that a connection is kept without a request. Below a second it is gone before a client could use it again.
+const KEEP_ALIVES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+
+/// Proxies before one door: each request is compared with all of them.
+const PROXIES_MAX: usize = 64;
 
 /// One setting.
 pub(super) struct Key {
@@ -114,6 +126,39 @@ A longer queue turns refusals into waiting, and holds the waiting calls' tensors
     "The ONNX Runtime library. \"auto\" looks for it; `lineside runtime show` tells where."
     gateway.http: "an IP address with a port, for example \"0.0.0.0:8080\"";
     "Where HTTP is served (TCP). Use \"127.0.0.1:8080\" to serve this machine only."
+    gateway.grpc: "an IP address with a port, for example \"0.0.0.0:8001\", or \"none\"";
+    "A further port where only gRPC is served (TCP): Triton's clients expect it on 8001. gRPC is served
+on the port of HTTP in any case."
+    gateway.tls: "\"off\", \"cluster\" or \"files\"";
+    "Whether HTTPS is served, on the same ports as plain HTTP, and with which certificate: \"cluster\" has
+the cluster's authority issue and renew one, which clients check with the output of `lineside certs
+ca`; \"files\" takes the two files below."
+    gateway.tls_certificate: "the path of a file with certificates (PEM), or \"none\"";
+    "The certificate for HTTPS, and behind it those that lead to its authority. Read again when it
+changes: a new pair of files is in force within seconds, a broken one is told and not taken."
+    gateway.tls_key: "the path of a file with a private key (PEM), or \"none\"";
+    "The key of that certificate."
+    gateway.tls_only: "true or false";
+    "Whether plain HTTP is refused: then nobody sends a key or a picture that others can read."
+    gateway.tls_names: "a list of at most 16 IP addresses of private networks and names such as \"press-1.local\", or \"auto\"",
+        if |names: &Option<Vec<String>>| names.as_ref().is_none_or(|names| is_web_names(names));
+    "What the cluster's certificate for HTTPS is good for: the names and addresses that clients dial.
+\"auto\" is the host's name under .local, localhost, the address that the others are told, and
+loopback. The authority speaks for no public name: only for addresses of private networks,
+localhost, and names under .local, .lan, .home.arpa, .home, .corp and .intranet."
+    gateway.trusted_proxies: "a list of at most 64 IP addresses and networks, for example [\"10.0.0.7\", \"10.1.0.0/16\"]",
+        if |proxies: &Vec<String>| is_proxies(proxies);
+    "Proxies whose X-Forwarded-For is believed. Only with it do limits count the clients behind a proxy
+one by one; whoever is listed here can pass itself off as any address."
+    gateway.compression: "true or false";
+    "Whether answers are compressed for clients that offer to take them so. Costs CPU; tensors hardly
+get smaller."
+    gateway.keys: "\"optional\" or \"required\"";
+    "Whether clients need an API key or a client certificate of the cluster over HTTP and gRPC. With
+\"required\", only health and metrics are for everybody."
+    gateway.model_control: "\"keys\", \"open\" or \"off\"";
+    "Who may load and unload models and change the log over HTTP and gRPC: holders of a key with that
+method and admins, whoever is let in, or nobody."
     gateway.shards: "a whole number from 1 to 64, or \"auto\"", if |shards| shards.is_none_or(|n| n.get() <= 64);
     "Threads that serve HTTP, each with its own connections to the nodes. \"auto\" is one per core for
 `lineside gateway` and 1 for `lineside up`, whose cores belong to the models."
@@ -126,12 +171,30 @@ last, waiting and failover included. Keep it above the slowest model's p99."
     "Longest time that a request may ask for."
     gateway.in_flight_max: "a whole number from 1 to 65536", if |n| n.get() <= 65_536;
     "Requests that are served at one time. Beyond, the answer is 503 at once."
+    gateway.connections_max: "a whole number from 1 to 65536", if |n| n.get() <= 65_536;
+    "Connections of HTTP clients at one time; each costs up to about 100 KiB and a file of the process.
+Beyond, a new one is turned away at once."
+    gateway.connections_per_address_max: "a whole number from 1 to 65536", if |n| n.get() <= 65_536;
+    "Connections from one address, so that no machine takes the places of all others. Behind a proxy all
+clients have one address: raise it there."
+    gateway.keep_alive: "a time from 1s to 1h, for example \"60s\"", if |time| KEEP_ALIVES.contains(time);
+    "How long a connection is kept between two requests. A proxy must keep its own for less, or it loses
+a request now and then."
     gateway.rate_per_second: "a whole number from 0 to 1000000; 0 does not limit", if |rate| *rate <= 1_000_000;
     "Requests per second that one client (its key, else its address) may send. Beyond, the answer is
-429 with the time to wait. 0 does not limit. Keys are not checked: 16 of one address have a rate of
-their own, further ones share that of the address."
+429 with the time to wait. 0 does not limit. Keys that are not the cluster's are not checked: 16 of
+one address have a rate of their own, further ones share that of the address."
     gateway.burst: "a whole number from 1 to 1000000", if |burst| burst.get() <= 1_000_000;
     "Requests that one client may send at once before its rate counts."
+    gateway.bytes_per_second: "0B or a size from 1KiB to 2GiB, for example \"20MiB\"; 0B does not limit",
+        if |size: &Size| size.0 == 0 || BYTES_PER_SECOND.contains(&size.0);
+    "Bytes of request bodies per second that one client may send. A longer one is let through when
+nothing was sent for a while, and paid off afterwards."
+    gateway.model_rate_per_second: "a whole number from 0 to 1000000; 0 does not limit", if |rate| *rate <= 1_000_000;
+    "Inferences per second of one model, of all clients of this door together."
+    gateway.x_ratelimit: "true or false";
+    "Whether answers carry X-RateLimit-Limit, -Remaining and -Reset beside RateLimit, for clients that
+know the older names."
     gateway.attempts_max: "a whole number from 1 to 16", if |attempts| attempts.get() <= 16;
     "Nodes tried for one request, the first included; 1 turns failover off. All tries share one deadline."
     certs.member_lifetime: "a time from 10s to 8760h, for example \"336h\"", if |time| LIFETIMES.contains(time);
@@ -156,11 +219,21 @@ fn is_name(name: &str) -> bool {
     (1..=NAME_CHARS_MAX).contains(&name.len()) && name.chars().all(allowed)
 }
 
-fn is_level(directives: &str) -> bool {
+fn is_web_names(names: &[String]) -> bool {
+    (1..=lineside_wire::WEB_NAMES_MAX).contains(&names.len())
+        && names.iter().all(|name| name.parse::<WebName>().is_ok())
+}
+
+fn is_proxies(proxies: &[String]) -> bool {
+    proxies.len() <= PROXIES_MAX && proxies.iter().all(|proxy| proxy.parse::<Network>().is_ok())
+}
+
+/// Whether a text is what `log.level` takes.
+pub(crate) fn is_level(directives: &str) -> bool {
     // The filter takes any word for a target, so a mistyped level would silence everything without a word.
     let level = directives.split(',').all(|directive| {
         let level = directive.rsplit('=').next().unwrap_or_default().trim();
-        level.parse::<tracing_subscriber::filter::LevelFilter>().is_ok()
+        !level.is_empty() && level.parse::<tracing_subscriber::filter::LevelFilter>().is_ok()
     });
     level && EnvFilter::try_new(directives).is_ok()
 }
@@ -204,6 +277,20 @@ mod tests {
             ("gateway.burst", "0"),
             ("gateway.attempts_max", "17"),
             ("gateway.attempts_max", "300"),
+            ("gateway.grpc", "8001"),
+            ("gateway.tls", "on"),
+            ("gateway.tls_only", "yes"),
+            ("gateway.tls_names", "press.example.com"),
+            ("gateway.tls_names", "8.8.8.8"),
+            ("gateway.tls_names", ""),
+            ("gateway.trusted_proxies", "10.0.0.0/33"),
+            ("gateway.keys", "none"),
+            ("gateway.model_control", "admin"),
+            ("gateway.connections_max", "0"),
+            ("gateway.keep_alive", "100ms"),
+            ("gateway.bytes_per_second", "5B"),
+            ("gateway.bytes_per_second", "3GiB"),
+            ("gateway.model_rate_per_second", "-1"),
             ("certs.member_lifetime", "9s"),
             ("certs.member_lifetime", "8761h"),
             ("certs.client_lifetime", "0s"),

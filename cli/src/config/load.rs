@@ -8,7 +8,7 @@ use toml::{
 };
 
 use super::{
-    Config,
+    Config, Gateway, Tls,
     error::{InvalidConfig, Mistake},
     keys::{KEYS, Key},
     setting::Raw,
@@ -98,6 +98,25 @@ impl Sources {
     }
 }
 
+/// What a process was started with, for reading its settings again while it runs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Again {
+    /// What `--config` named.
+    pub(crate) file: Option<PathBuf>,
+    /// The flags.
+    pub(crate) flags: Vec<Flag>,
+}
+
+impl Again {
+    /// Reads the settings as they are now.
+    ///
+    /// # Errors
+    /// Every mistake that was found.
+    pub(crate) fn load(&self) -> Result<Loaded, InvalidConfig> {
+        load(&Sources::of_process(self.file.clone(), self.flags.clone()))
+    }
+}
+
 /// Settings that passed every check, with their origins.
 #[derive(Clone, Debug)]
 pub(crate) struct Loaded {
@@ -118,20 +137,25 @@ impl Loaded {
     /// # Errors
     /// A directory or file that was set is not there.
     pub(crate) fn check_paths(&self) -> Result<(), InvalidConfig> {
-        let models = self.config.node.models.as_ref().filter(|path| !path.is_dir());
+        let Config { node, gateway, certs, .. } = &self.config;
+        let models = node.models.as_ref().filter(|path| !path.is_dir());
         let models = models.map(|path| ("node.models", format!("{} is no directory", path.display())));
-        let library = self.config.node.onnxruntime.as_ref().filter(|path| !path.is_file());
-        let library = library.map(|path| ("node.onnxruntime", format!("{} is no file", path.display())));
-        let passphrase = self.config.certs.passphrase_file.0.as_ref().filter(|path| !path.is_file());
-        let passphrase =
-            passphrase.map(|path| ("certs.passphrase_file", format!("{} is no file", path.display())));
-        let mistakes =
-            models.into_iter().chain(library).chain(passphrase).map(|(key, why)| Mistake::Conflict {
-                place: self.origin(key).clone(),
-                key,
-                why,
-                remedy: "name one that is there, or leave the setting out",
-            });
+        let files = [
+            ("node.onnxruntime", &node.onnxruntime),
+            ("gateway.tls_certificate", &gateway.tls_certificate.0),
+            ("gateway.tls_key", &gateway.tls_key.0),
+            ("certs.passphrase_file", &certs.passphrase_file.0),
+        ];
+        let files = files.into_iter().filter_map(|(key, path)| {
+            let path = path.as_ref().filter(|path| !path.is_file())?;
+            Some((key, format!("{} is no file", path.display())))
+        });
+        let mistakes = models.into_iter().chain(files).map(|(key, why)| Mistake::Conflict {
+            place: self.origin(key).clone(),
+            key,
+            why,
+            remedy: "name one that is there, or leave the setting out",
+        });
         fail_on(mistakes.collect())
     }
 }
@@ -236,24 +260,70 @@ impl Loading {
     }
 
     fn finish(mut self) -> Result<Loaded, InvalidConfig> {
-        let gateway = &self.config.gateway;
-        if gateway.deadline_max < gateway.deadline {
-            let origin = |key: &str| self.origins.get(key).cloned();
-            let place = origin("gateway.deadline").or_else(|| origin("gateway.deadline_max"));
-            self.mistakes.push(Mistake::Conflict {
-                place: place.unwrap_or(Origin::Default),
-                key: "gateway.deadline",
-                why: format!(
-                    "{:?} is more than gateway.deadline_max, {:?}",
-                    gateway.deadline, gateway.deadline_max
-                ),
-                remedy: "raise gateway.deadline_max or lower gateway.deadline",
-            });
-        }
+        self.check_deadlines();
+        self.check_tls();
+        self.check_ports();
         // In the order of the file; what is of no file keeps its place behind.
         self.mistakes.sort_by_key(Mistake::line);
         fail_on(self.mistakes)?;
         Ok(Loaded { config: self.config, origins: self.origins })
+    }
+
+    /// Two settings that do not fit together; the place is that of the first of `keys` that somebody set.
+    fn conflict(&mut self, keys: &[&'static str], why: String, remedy: &'static str) {
+        let place = keys.iter().find_map(|key| self.origins.get(*key).cloned());
+        let place = place.unwrap_or(Origin::Default);
+        self.mistakes.push(Mistake::Conflict { place, key: keys[0], why, remedy });
+    }
+
+    fn check_deadlines(&mut self) {
+        let Gateway { deadline, deadline_max, .. } = self.config.gateway;
+        if deadline_max < deadline {
+            self.conflict(
+                &["gateway.deadline", "gateway.deadline_max"],
+                format!("{deadline:?} is more than gateway.deadline_max, {deadline_max:?}"),
+                "raise gateway.deadline_max or lower gateway.deadline",
+            );
+        }
+    }
+
+    fn check_tls(&mut self) {
+        let Gateway { tls, tls_only, tls_certificate, tls_key, tls_names, .. } = self.config.gateway.clone();
+        let files = [("gateway.tls_certificate", tls_certificate.0), ("gateway.tls_key", tls_key.0)];
+        for (key, file) in files {
+            match (tls, file.is_some()) {
+                (Tls::Files, false) => self.conflict(
+                    &[key, "gateway.tls"],
+                    format!("gateway.tls is \"files\", and {key} names none"),
+                    "name the files with certificate and key, or set gateway.tls to \"cluster\"",
+                ),
+                (Tls::Off | Tls::Cluster, true) => self.conflict(
+                    &[key],
+                    "it is set, and only used where gateway.tls is \"files\"".to_owned(),
+                    "set gateway.tls to \"files\", or leave the file out",
+                ),
+                (Tls::Files, true) | (Tls::Off | Tls::Cluster, false) => {}
+            }
+        }
+        if tls != Tls::Cluster && tls_names.is_some() {
+            let why = "it is set, and only used where gateway.tls is \"cluster\"".to_owned();
+            self.conflict(&["gateway.tls_names"], why, "set gateway.tls to \"cluster\", or leave it out");
+        }
+        if tls == Tls::Off && tls_only {
+            let why = "plain HTTP is refused, and gateway.tls is \"off\": nobody could get in".to_owned();
+            self.conflict(&["gateway.tls_only", "gateway.tls"], why, "set gateway.tls, or leave it out");
+        }
+    }
+
+    fn check_ports(&mut self) {
+        let Gateway { http, grpc, .. } = self.config.gateway;
+        if http.port() != 0 && grpc.0.is_some_and(|grpc| grpc.port() == http.port()) {
+            self.conflict(
+                &["gateway.grpc", "gateway.http"],
+                format!("port {} is that of gateway.http, where gRPC is served anyway", http.port()),
+                "choose another port, or leave gateway.grpc out",
+            );
+        }
     }
 }
 

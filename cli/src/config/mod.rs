@@ -6,6 +6,7 @@
 mod error;
 mod keys;
 mod load;
+mod reload;
 mod setting;
 mod show;
 #[cfg(test)]
@@ -20,9 +21,14 @@ use std::{
 };
 
 use lineside_certs::Lifetimes;
+use lineside_gateway::{KeysMode, ModelControl};
 
 pub(crate) use error::{InvalidConfig, Mistake};
-pub(crate) use load::{Flag, Loaded, Sources, load, load_text};
+pub(crate) use keys::is_level;
+pub(crate) use load::{Again, Flag, Loaded, load_text};
+#[cfg(test)]
+pub(crate) use load::{Sources, load};
+pub(crate) use reload::{ChangedKeys, changed_keys};
 pub(crate) use show::{Style, sample, show_json, show_text};
 pub(crate) use units::{Size, read_time};
 
@@ -93,6 +99,26 @@ pub(crate) struct Node {
 pub(crate) struct Gateway {
     /// Where HTTP is served (TCP).
     pub(crate) http: SocketAddr,
+    /// A further port for gRPC alone.
+    pub(crate) grpc: MaybeAddress,
+    /// Where the certificate for HTTPS comes from.
+    pub(crate) tls: Tls,
+    /// The certificate for HTTPS, with those that lead to its authority behind it.
+    pub(crate) tls_certificate: MaybeFile,
+    /// Its key.
+    pub(crate) tls_key: MaybeFile,
+    /// Whether plain HTTP is refused.
+    pub(crate) tls_only: bool,
+    /// What the cluster's certificate for HTTPS is good for; `None` finds out.
+    pub(crate) tls_names: Option<Vec<String>>,
+    /// Proxies whose word about the client is taken: addresses and networks.
+    pub(crate) trusted_proxies: Vec<String>,
+    /// Whether answers are compressed for those who offer to take them so.
+    pub(crate) compression: bool,
+    /// Whether clients need a key.
+    pub(crate) keys: KeysMode,
+    /// Who may change models over HTTP.
+    pub(crate) model_control: ModelControl,
     /// Threads, each with its own listener and connections; `None` is one per core.
     pub(crate) shards: Option<NonZeroU32>,
     /// Largest request body.
@@ -103,10 +129,22 @@ pub(crate) struct Gateway {
     pub(crate) deadline_max: Duration,
     /// Requests at one time.
     pub(crate) in_flight_max: NonZeroU32,
+    /// Connections at one time.
+    pub(crate) connections_max: NonZeroU32,
+    /// Connections of one address at one time.
+    pub(crate) connections_per_address_max: NonZeroU32,
+    /// How long a connection is kept between two requests.
+    pub(crate) keep_alive: Duration,
     /// Requests per second and client, on average; 0 does not limit.
     pub(crate) rate_per_second: u32,
     /// Requests that a client may send at once before the rate counts.
     pub(crate) burst: NonZeroU32,
+    /// Bytes of request bodies per second and client; 0 does not limit.
+    pub(crate) bytes_per_second: Size,
+    /// Inferences per second and model; 0 does not limit.
+    pub(crate) model_rate_per_second: u32,
+    /// Whether answers carry `X-RateLimit-…`, too.
+    pub(crate) x_ratelimit: bool,
     /// Nodes tried for one call, the first one included.
     pub(crate) attempts_max: NonZeroU8,
 }
@@ -125,6 +163,21 @@ pub(crate) struct Certs {
 /// A file, or none.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct MaybeFile(pub(crate) Option<PathBuf>);
+
+/// An address, or none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MaybeAddress(pub(crate) Option<SocketAddr>);
+
+/// Where the certificate for HTTPS comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tls {
+    /// Nowhere: there is no HTTPS.
+    Off,
+    /// From the cluster's authority.
+    Cluster,
+    /// From two files.
+    Files,
+}
 
 /// What the process says of itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -175,13 +228,29 @@ impl Default for Gateway {
     fn default() -> Self {
         Self {
             http: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            grpc: MaybeAddress(None),
+            tls: Tls::Off,
+            tls_certificate: MaybeFile(None),
+            tls_key: MaybeFile(None),
+            tls_only: false,
+            tls_names: None,
+            trusted_proxies: Vec::new(),
+            compression: true,
+            keys: KeysMode::Optional,
+            model_control: ModelControl::Keys,
             shards: None,
             body_bytes_max: Size(64 << 20),
             deadline: Duration::from_secs(10),
             deadline_max: Duration::from_secs(60),
             in_flight_max: NonZeroU32::new(1024).expect("1024 is not 0"),
+            connections_max: NonZeroU32::new(1024).expect("1024 is not 0"),
+            connections_per_address_max: NonZeroU32::new(256).expect("256 is not 0"),
+            keep_alive: Duration::from_secs(60),
             rate_per_second: 0,
             burst: NonZeroU32::new(100).expect("100 is not 0"),
+            bytes_per_second: Size(0),
+            model_rate_per_second: 0,
+            x_ratelimit: false,
             attempts_max: NonZeroU8::new(3).expect("3 is not 0"),
         }
     }
@@ -248,7 +317,7 @@ pub(crate) fn usual_data_dir() -> PathBuf {
 }
 
 /// The host's name, or `lineside` where the system does not tell.
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let kernel = std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname")).ok();
     let name = kernel.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default();
     match name.trim() {

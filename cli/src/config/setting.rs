@@ -7,8 +7,10 @@ use std::{
     time::Duration,
 };
 
+use lineside_gateway::{KeysMode, ModelControl};
+
 use super::{
-    DEFAULT_PORT, LogFormat, MaybeFile, Preset,
+    DEFAULT_PORT, LogFormat, MaybeAddress, MaybeFile, Preset, Tls,
     units::{Size, read_size, read_time, write_size, write_time},
 };
 
@@ -220,46 +222,47 @@ pub(super) fn read_or_auto<T>(raw: &Raw, read: impl Fn(&Raw) -> Option<T>) -> Op
     }
 }
 
-impl Setting for Preset {
+/// No address is written `"none"`.
+impl Setting for MaybeAddress {
     fn read(raw: &Raw) -> Option<Self> {
-        match raw.text()? {
-            "lan" => Some(Self::Lan),
-            "fast" => Some(Self::Fast),
-            _ => None,
+        match raw.text() {
+            Some(NONE) => Some(Self(None)),
+            Some(_) | None => SocketAddr::read(raw).map(|address| Self(Some(address))),
         }
     }
 
     fn write(&self) -> toml::Value {
-        toml::Value::String(
-            match self {
-                Self::Lan => "lan",
-                Self::Fast => "fast",
-            }
-            .to_owned(),
-        )
+        self.0.as_ref().map_or_else(|| toml::Value::String(NONE.to_owned()), SocketAddr::write)
     }
 }
 
-impl Setting for LogFormat {
-    fn read(raw: &Raw) -> Option<Self> {
-        match raw.text()? {
-            AUTO => Some(Self::Auto),
-            "human" => Some(Self::Human),
-            "json" => Some(Self::Json),
-            _ => None,
-        }
-    }
-
-    fn write(&self) -> toml::Value {
-        toml::Value::String(
-            match self {
-                Self::Auto => AUTO,
-                Self::Human => "human",
-                Self::Json => "json",
+/// A setting that is one of a few words, each written in one way.
+macro_rules! words {
+    ($($type:ty { $($word:literal = $variant:ident),+ $(,)? })*) => {$(
+        impl Setting for $type {
+            fn read(raw: &Raw) -> Option<Self> {
+                match raw.text()? {
+                    $($word => Some(Self::$variant),)+
+                    _ => None,
+                }
             }
-            .to_owned(),
-        )
-    }
+
+            fn write(&self) -> toml::Value {
+                let word = match self {
+                    $(Self::$variant => $word,)+
+                };
+                toml::Value::String(word.to_owned())
+            }
+        }
+    )*};
+}
+
+words! {
+    Preset { "lan" = Lan, "fast" = Fast }
+    LogFormat { "auto" = Auto, "human" = Human, "json" = Json }
+    Tls { "off" = Off, "cluster" = Cluster, "files" = Files }
+    KeysMode { "optional" = Optional, "required" = Required }
+    ModelControl { "keys" = Keys, "open" = Open, "off" = Off }
 }
 
 #[cfg(test)]
@@ -304,6 +307,23 @@ mod tests {
         assert_eq!(MaybeFile::read(&text("none")), Some(MaybeFile(None)));
         assert_eq!(MaybeFile::read(&text("/etc/secret")), Some(MaybeFile(Some("/etc/secret".into()))));
         assert_eq!(MaybeFile::read(&Raw::Bool(false)), None);
+    }
+
+    #[test]
+    fn an_address_can_be_none_and_has_a_port() {
+        assert_eq!(MaybeAddress::read(&text("none")), Some(MaybeAddress(None)));
+        let address = "0.0.0.0:8001".parse().unwrap();
+        assert_eq!(MaybeAddress::read(&text("0.0.0.0:8001")), Some(MaybeAddress(Some(address))));
+        assert_eq!(MaybeAddress::read(&text("0.0.0.0")), None);
+    }
+
+    #[test]
+    fn a_word_is_one_of_those_that_there_are() {
+        assert_eq!(Tls::read(&text("cluster")), Some(Tls::Cluster));
+        assert_eq!(Tls::read(&text("on")), None);
+        assert_eq!(KeysMode::read(&text("required")), Some(KeysMode::Required));
+        assert_eq!(ModelControl::read(&text("Open")), None);
+        assert_eq!(LogFormat::read(&text("auto")), Some(LogFormat::Auto));
     }
 
     #[test]

@@ -109,12 +109,40 @@ fn a_deadline_beyond_the_longest_one_is_a_conflict() {
 }
 
 #[test]
+fn settings_of_https_that_do_not_fit_together_are_conflicts() {
+    for (text, key) in [
+        ("tls = \"files\"\ntls_key = \"/k\"", "gateway.tls_certificate"),
+        ("tls = \"files\"\ntls_certificate = \"/c\"", "gateway.tls_key"),
+        ("tls_key = \"/k\"", "gateway.tls_key"),
+        ("tls = \"cluster\"\ntls_certificate = \"/c\"", "gateway.tls_certificate"),
+        ("tls_only = true", "gateway.tls_only"),
+        ("tls_names = [\"press.local\"]", "gateway.tls_names"),
+        ("grpc = \"127.0.0.1:8080\"", "gateway.grpc"),
+    ] {
+        let mistake = only_mistake(&format!("[gateway]\n{text}\n"));
+        let Mistake::Conflict { key: found, place, .. } = &mistake else { panic!("{text}: {mistake:?}") };
+        assert_eq!(*found, key, "{text}");
+        assert!(matches!(place, Origin::File { .. }), "{text}: {place}");
+    }
+    for text in [
+        "tls = \"files\"\ntls_certificate = \"/c\"\ntls_key = \"/k\"\ntls_only = true",
+        "tls = \"cluster\"\ntls_names = [\"press.local\", \"10.0.0.7\"]",
+        "http = \"127.0.0.1:0\"\ngrpc = \"127.0.0.1:0\"",
+    ] {
+        assert!(from_text(&format!("[gateway]\n{text}\n")).is_ok(), "{text}");
+    }
+}
+
+#[test]
 fn paths_that_are_not_there_are_found_before_the_start() {
     let loaded = from_text("[node]\nmodels = \"/no/such/place\"").unwrap();
     let error = loaded.check_paths().unwrap_err();
     assert_eq!(error.mistakes[0].why(), "/no/such/place is no directory");
     let loaded = from_text("[certs]\npassphrase_file = \"/no/such/file\"").unwrap();
     assert_eq!(loaded.check_paths().unwrap_err().mistakes[0].why(), "/no/such/file is no file");
+    let files = "tls = \"files\"\ntls_certificate = \"/no/such/cert\"\ntls_key = \"/no/such/key\"";
+    let loaded = from_text(&format!("[gateway]\n{files}")).unwrap();
+    assert_eq!(loaded.check_paths().unwrap_err().mistakes.len(), 2);
     assert!(from_text("").unwrap().check_paths().is_ok());
 }
 
@@ -226,6 +254,7 @@ fn the_unit_for_systemd_starts_a_member_and_leaves_one_whose_settings_are_wrong(
     };
     let wrong = [Exit::Config, Exit::Usage].map(|exit| exit.number().to_string());
     assert_eq!(value("RestartPreventExitStatus"), wrong.join(" "));
+    assert!(value("ExecReload").contains("-HUP $MAINPID"));
     let command = value("ExecStart").split_whitespace();
     assert!(crate::args::Cli::try_parse_from(command).is_ok());
 }

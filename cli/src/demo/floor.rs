@@ -364,6 +364,7 @@ pub(super) mod tests {
             inputs: Vec::new(),
             outputs: Vec::new(),
             slots: 1,
+            tasks: Vec::new(),
         }
     }
 

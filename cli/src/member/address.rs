@@ -121,6 +121,9 @@ pub(crate) struct AddressFile {
     /// Where it serves HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) http: Option<SocketAddr>,
+    /// Where it serves gRPC alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) grpc: Option<SocketAddr>,
     /// Where other machines reach it: what a join token made here carries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) reachable: Vec<SocketAddr>,
@@ -223,7 +226,7 @@ mod tests {
         assert!(InUse::take(&data).expect("writable").is_none());
         let node = NodeId::from_bytes([1; 16]);
         let members = address("127.0.0.1:7443");
-        let file = AddressFile { pid: 1, node, members, http: None, reachable: vec![members] };
+        let file = AddressFile { pid: 1, node, members, http: None, grpc: None, reachable: vec![members] };
         taken.publish(&file).expect("writable");
         let text = fs::read_to_string(data.join(ADDRESS_FILE)).expect("there");
         assert_eq!(serde_json::from_str::<AddressFile>(&text).expect("whole"), file);

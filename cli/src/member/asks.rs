@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use lineside_certs::{CertificateRequest, Identity, Issued};
+use lineside_certs::{CertificateRequest, Identity, Issued, WebCertificate};
 use lineside_mesh::{CallFailure, Destination, Mesh, Outbound};
-use lineside_wire::{Empty, Enrolled, FaultCode, RenewParams, SignedTrust, decode_part, method};
+use lineside_wire::{
+    Empty, Enrolled, Fault, FaultCode, RenewParams, SignedTrust, WebParams, decode_part, method,
+};
+use serde::Serialize;
 use tokio::time::{sleep, timeout};
 
 use super::desk::Desk;
@@ -43,45 +46,90 @@ pub(super) async fn renew(
 ) -> Result<Issued, String> {
     let request = CertificateRequest::new();
     let params = RenewParams { csr: request.csr().to_vec().into() };
-    let use_it = |answer: Result<Enrolled, String>| {
-        request.renew(present, &answer?).map_err(|error| error.to_string())
-    };
-    let mut reasons = Vec::new();
-    if let Some(desk) = desk {
-        let answer = timeout(RENEW_WITHIN, desk.renew(present.holder().clone(), params.clone())).await;
-        let answer = answer.map_or_else(
-            |_| Err(format!("the authority here: no answer within {RENEW_WITHIN:?}; does its disk work?")),
-            |answer| answer.map_err(|fault| fault.to_string()),
-        );
-        match use_it(answer) {
-            Ok(issued) => return Ok(issued),
-            Err(reason) => reasons.push(reason),
-        }
-    }
-    for holder in holders {
-        let answer = timeout(RENEW_WITHIN, ask(mesh, *holder, &params)).await;
-        let answer =
-            answer.unwrap_or_else(|_| Err(format!("{}: no answer within {RENEW_WITHIN:?}", holder.node)));
-        match use_it(answer) {
-            Ok(issued) => return Ok(issued),
-            Err(reason) => reasons.push(reason),
-        }
-    }
-    Err(reasons.join("; "))
+    let at_desk = desk.map(|desk| desk.renew(present.holder().clone(), params.clone()));
+    let holders = Holders { method: method::CERTS_RENEW, mesh, holders };
+    holders
+        .ask(at_desk, &params, |answer| request.renew(present, &answer).map_err(|error| error.to_string()))
+        .await
 }
 
-/// Asks one member, again when it is only busy.
-async fn ask(mesh: &Mesh, holder: Destination, params: &RenewParams) -> Result<Enrolled, String> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        match mesh.call(holder, Outbound::new(method::CERTS_RENEW, params.clone())).await {
-            Ok(reply) => return decode_part(&reply.result).map_err(|fault| fault.message),
-            Err(CallFailure::Fault { fault, .. }) if fault.code == FaultCode::Busy && tries < BUSY_MAX => {
-                let pause = Duration::from_millis(fault.retry_after_ms.unwrap_or(1_000).min(PAUSE_MAX_MS));
-                sleep(pause.mul_f64(1.0 + PAUSE_SPREAD * rand::random::<f64>())).await;
+/// Asks for a certificate for HTTPS, in the same places.
+pub(super) async fn web(
+    present: &Identity,
+    desk: Option<Desk>,
+    mesh: &Mesh,
+    holders: &[Destination],
+    names: Vec<String>,
+) -> Result<WebCertificate, String> {
+    let request = CertificateRequest::new();
+    let params = WebParams { csr: request.csr().to_vec().into(), names };
+    let at_desk = desk.map(|desk| desk.web(present.holder().clone(), params.clone()));
+    let holders = Holders { method: method::CERTS_WEB, mesh, holders };
+    let use_it =
+        |answer: Enrolled| WebCertificate::of(&request, present, &answer).map_err(|error| error.to_string());
+    holders.ask(at_desk, &params, use_it).await
+}
+
+/// Members with the authority's key, and what is asked of them.
+struct Holders<'a> {
+    method: &'static str,
+    mesh: &'a Mesh,
+    holders: &'a [Destination],
+}
+
+impl Holders<'_> {
+    /// The first answer that can be used: of the own desk, if there is one, else of the others.
+    async fn ask<P: Serialize + Clone, T>(
+        &self,
+        at_desk: Option<impl Future<Output = Result<Enrolled, Fault>>>,
+        params: &P,
+        use_it: impl Fn(Enrolled) -> Result<T, String>,
+    ) -> Result<T, String> {
+        let mut reasons = Vec::new();
+        if let Some(at_desk) = at_desk {
+            let answer = timeout(RENEW_WITHIN, at_desk).await.map_or_else(
+                |_| {
+                    Err(format!("the authority here: no answer within {RENEW_WITHIN:?}; does its disk work?"))
+                },
+                |answer| answer.map_err(|fault| fault.to_string()),
+            );
+            match answer.and_then(&use_it) {
+                Ok(issued) => return Ok(issued),
+                Err(reason) => reasons.push(reason),
             }
-            Err(error) => return Err(error.to_string()),
+        }
+        for holder in self.holders {
+            let answer = timeout(RENEW_WITHIN, self.ask_one(*holder, params)).await;
+            let answer =
+                answer.unwrap_or_else(|_| Err(format!("{}: no answer within {RENEW_WITHIN:?}", holder.node)));
+            match answer.and_then(&use_it) {
+                Ok(issued) => return Ok(issued),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        Err(reasons.join("; "))
+    }
+
+    /// Asks one member, again when it is only busy.
+    async fn ask_one<P: Serialize + Clone>(
+        &self,
+        holder: Destination,
+        params: &P,
+    ) -> Result<Enrolled, String> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.mesh.call(holder, Outbound::new(self.method, params.clone())).await {
+                Ok(reply) => return decode_part(&reply.result).map_err(|fault| fault.message),
+                Err(CallFailure::Fault { fault, .. })
+                    if fault.code == FaultCode::Busy && tries < BUSY_MAX =>
+                {
+                    let pause =
+                        Duration::from_millis(fault.retry_after_ms.unwrap_or(1_000).min(PAUSE_MAX_MS));
+                    sleep(pause.mul_f64(1.0 + PAUSE_SPREAD * rand::random::<f64>())).await;
+                }
+                Err(error) => return Err(error.to_string()),
+            }
         }
     }
 }

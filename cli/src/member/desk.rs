@@ -21,7 +21,7 @@ use lineside_certs::{
     Authority, AuthorityError, Clock, JoinCertificates, JoinRefusal, PeerIdentity, RenewRefusal,
 };
 use lineside_mesh::Enrolment;
-use lineside_wire::{Enrolled, Fault, FaultCode, JoinParams, NodeId, RenewParams, SignedTrust};
+use lineside_wire::{Enrolled, Fault, FaultCode, JoinParams, NodeId, RenewParams, SignedTrust, WebParams};
 use tokio::{
     sync::{oneshot, watch},
     time::Instant,
@@ -48,6 +48,7 @@ const CERTIFICATES_EVERY: Duration = Duration::from_secs(3600);
 enum Job {
     Join { params: JoinParams, exporter: [u8; 32], remote: SocketAddr, answer: Answer },
     Renew { peer: Box<PeerIdentity>, params: RenewParams, answer: Answer, _place: Place },
+    Web { peer: Box<PeerIdentity>, params: WebParams, answer: Answer, _place: Place },
     Merge { seen: Box<SignedTrust> },
 }
 
@@ -80,6 +81,8 @@ impl Drop for Place {
 pub(super) struct Desk {
     jobs: SyncSender<Job>,
     waiting: Waiting,
+    /// Of those that wait for a certificate for HTTPS: a node may wait for both.
+    waiting_web: Waiting,
     certificates: Arc<ArcSwap<JoinCertificates>>,
     lists: watch::Receiver<Option<SignedTrust>>,
 }
@@ -107,7 +110,8 @@ impl Desk {
         // Before the first joiner can come.
         clerk.look();
         thread::Builder::new().name("lineside-authority".to_owned()).spawn(move || clerk.run(&jobs_out))?;
-        Ok(Self { jobs, waiting: Waiting::default(), certificates, lists })
+        let (waiting, waiting_web) = (Waiting::default(), Waiting::default());
+        Ok(Self { jobs, waiting, waiting_web, certificates, lists })
     }
 
     /// Told of every list that the authority signed. Closed when the desk is.
@@ -128,6 +132,18 @@ impl Desk {
     ) -> BoxFuture<'static, Result<Enrolled, Fault>> {
         match Place::take(&self.waiting, peer.node) {
             Some(_place) => self.ask(|answer| Job::Renew { peer: Box::new(peer), params, answer, _place }),
+            None => Box::pin(std::future::ready(Err(busy()))),
+        }
+    }
+
+    /// Issues a certificate for HTTPS to a peer, or to ourselves.
+    pub(super) fn web(
+        &self,
+        peer: PeerIdentity,
+        params: WebParams,
+    ) -> BoxFuture<'static, Result<Enrolled, Fault>> {
+        match Place::take(&self.waiting_web, peer.node) {
+            Some(_place) => self.ask(|answer| Job::Web { peer: Box::new(peer), params, answer, _place }),
             None => Box::pin(std::future::ready(Err(busy()))),
         }
     }
@@ -212,7 +228,8 @@ impl Clerk {
         match job {
             // Whoever waited too long has gone, after a disk that hung, say: no token is used up and no certificate made for
             // nobody. Who goes later has lost nothing: a joiner that comes again gets the same.
-            Job::Join { answer, .. } | Job::Renew { answer, .. } if answer.is_closed() => {}
+            Job::Join { answer, .. } | Job::Renew { answer, .. } | Job::Web { answer, .. }
+                if answer.is_closed() => {}
             Job::Join { params, exporter, remote, answer } => {
                 let joined = self.authority.join(&params, &exporter, &remote.ip().to_string(), now);
                 let _gone = answer.send(joined.map_err(|refusal| join_fault(&refusal)));
@@ -220,6 +237,10 @@ impl Clerk {
             Job::Renew { peer, params, answer, _place } => {
                 let renewed = self.authority.renew(&peer, &params, now);
                 let _gone = answer.send(renewed.map_err(|refusal| renew_fault(&refusal)));
+            }
+            Job::Web { peer, params, answer, _place } => {
+                let issued = self.authority.web(&peer, &params, now);
+                let _gone = answer.send(issued.map_err(|refusal| renew_fault(&refusal)));
             }
             Job::Merge { seen } => self.merge(seen),
         }
@@ -323,147 +344,4 @@ fn cannot(error: &AuthorityError) -> Fault {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::FutureExt as _;
-    use lineside_wire::Role;
-
-    use super::*;
-
-    #[test]
-    fn whatever_is_wrong_with_a_token_is_told_in_the_same_words() {
-        let refusals = [
-            JoinRefusal::Unknown,
-            JoinRefusal::Expired,
-            JoinRefusal::Used,
-            JoinRefusal::OtherRole(Role::Node),
-        ];
-        let told: Vec<_> = refusals.iter().map(|refusal| join_fault(refusal).to_string()).collect();
-        assert!(told.iter().all(|text| *text == told[0]), "{told:?}");
-        assert_eq!(join_fault(&JoinRefusal::Unknown).code, FaultCode::PermissionDenied);
-    }
-
-    fn peer(n: u8) -> PeerIdentity {
-        PeerIdentity {
-            cluster: lineside_wire::ClusterId::from_bytes([9; 16]),
-            node: NodeId::from_bytes([n; 16]),
-            role: Role::Node,
-            name: "press".to_owned(),
-            not_after: std::time::SystemTime::UNIX_EPOCH,
-            serial: String::new(),
-            generation: 1,
-        }
-    }
-
-    /// A desk that nobody works at yet, and its clerk.
-    fn desk_and_clerk(directory: &std::path::Path) -> (Desk, Clerk, Receiver<Job>) {
-        let authority = Authority::create(directory, "floor", std::time::SystemTime::now());
-        let (jobs, jobs_out) = sync_channel(JOBS_MAX);
-        let (lists_in, lists) = watch::channel(None);
-        let certificates = Arc::<ArcSwap<JoinCertificates>>::default();
-        let clerk = Clerk {
-            authority: authority.expect("a fresh directory"),
-            node: NodeId::from_bytes([1; 16]),
-            clock: Clock::system(),
-            lists: lists_in,
-            certificates: Arc::clone(&certificates),
-            version: None,
-            refresh_at: Instant::now(),
-            troubled: false,
-            missed: None,
-        };
-        (Desk { jobs, waiting: Waiting::default(), certificates, lists }, clerk, jobs_out)
-    }
-
-    #[tokio::test]
-    async fn nothing_is_signed_for_those_who_gave_up_waiting() {
-        let home = tempfile::tempdir().expect("a directory");
-        let (desk, mut clerk, jobs) = desk_and_clerk(&home.path().join("ca"));
-        let cluster = clerk.authority.cluster();
-        let request = lineside_certs::CertificateRequest::new();
-        let params = RenewParams { csr: request.csr().to_vec().into() };
-        let ask = |n| desk.renew(PeerIdentity { cluster, ..peer(n) }, params.clone());
-        let (gone, waiting) = (ask(1), ask(2));
-        drop(gone);
-        while let Ok(job) = jobs.try_recv() {
-            clerk.work(job);
-        }
-        waiting.await.expect("whoever waits is served");
-        assert_eq!(clerk.authority.issued().expect("the disk works").len(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_disk_that_hangs_has_those_in_the_queue_wait_and_nobody_else() {
-        let home = tempfile::tempdir().expect("a directory");
-        let directory = home.path().join("ca");
-        let authority = Authority::create(&directory, "floor", std::time::SystemTime::now());
-        let authority = authority.expect("a fresh directory");
-        let cluster = authority.cluster();
-        let desk = Desk::open(authority, NodeId::from_bytes([1; 16]), Clock::system()).expect("a thread");
-        let request = lineside_certs::CertificateRequest::new();
-        let params = RenewParams { csr: request.csr().to_vec().into() };
-        let ask = |n| desk.renew(PeerIdentity { cluster, ..peer(n) }, params.clone());
-        let hangs = std::fs::File::open(directory.join("lock")).expect("it is there");
-        hangs.lock().expect("nobody has it");
-
-        // One is at work, or will be; so many wait behind it; all others hear at once that there is no room.
-        let mut waiting = Vec::new();
-        for mut answer in (1..=50).map(ask) {
-            match (&mut answer).now_or_never() {
-                Some(told) => assert_eq!(told.expect_err("there is no room").code, FaultCode::Busy),
-                None => waiting.push(answer),
-            }
-        }
-        let places = JOBS_MAX..=JOBS_MAX + 1;
-        assert!(places.contains(&waiting.len()), "{} wait", waiting.len());
-        let _at_once = desk.certificates();
-        assert_eq!(ask(1).await.expect_err("it waits already").code, FaultCode::Busy);
-        drop(hangs);
-        for answer in waiting {
-            answer.await.expect("the disk works again");
-        }
-        ask(1).await.expect("it waits no more");
-    }
-
-    #[test]
-    fn what_another_holder_changed_is_taken_in_once_the_disk_has_room_again() {
-        let home = tempfile::tempdir().expect("a directory");
-        let [first, second] = ["first", "second"].map(|name| home.path().join(name));
-        let (_desk, mut clerk, _jobs) = desk_and_clerk(&first);
-        let copied = std::process::Command::new("cp").arg("-a").args([&first, &second]).status();
-        assert!(copied.expect("cp can be run").success());
-        let other = Authority::load(&second).expect("a copy is as good");
-        let (node, now) = (NodeId::from_bytes([7; 16]), std::time::SystemTime::now());
-        other.revoke(&lineside_certs::Revoke::Node(node), now).expect("the disk works");
-        let told = other.trust().expect("the disk works");
-
-        // Nothing can be appended to a directory: as with a full disk, but also for root.
-        let (audit, aside) = (first.join("audit.jsonl"), first.join("aside"));
-        std::fs::rename(&audit, &aside).expect("writable");
-        std::fs::create_dir(&audit).expect("writable");
-        clerk.merge(Box::new(told.clone()));
-        assert!(clerk.missed.is_some() && clerk.authority.trust().expect("readable") != told);
-        std::fs::remove_dir(&audit).expect("it is empty");
-        std::fs::rename(&aside, &audit).expect("writable");
-        clerk.merge_missed();
-        assert!(clerk.missed.is_some(), "not before its time");
-        clerk.missed.as_mut().expect("it was missed").1 = Instant::now();
-        clerk.merge_missed();
-        assert!(clerk.missed.is_none());
-        assert_eq!(clerk.authority.trust().expect("readable"), told);
-    }
-
-    #[tokio::test]
-    async fn a_full_desk_says_busy_at_once_and_a_closed_one_says_so() {
-        let (jobs, jobs_out) = sync_channel(1);
-        let (lists_in, lists) = watch::channel(None);
-        let desk = Desk { jobs, waiting: Waiting::default(), certificates: Arc::default(), lists };
-        let ask = |n| desk.renew(peer(n), RenewParams { csr: Vec::new().into() });
-        let waiting = ask(1);
-        assert_eq!(ask(2).await.expect_err("one job fills it").code, FaultCode::Busy);
-        assert!(desk.is_open());
-        drop((jobs_out, lists_in));
-        assert_eq!(waiting.await.expect_err("nobody works").code, FaultCode::Unreachable);
-        assert_eq!(ask(3).await.expect_err("nobody works").code, FaultCode::Unreachable);
-        assert!(!desk.is_open());
-    }
-}
+mod tests;

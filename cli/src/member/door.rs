@@ -1,14 +1,34 @@
 //! The cluster behind the door: one pool per shard, one balancer for all of them.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use lineside_client::{CallError, InferCall, InferReply, Pool};
-use lineside_gateway::{Cluster, GatewayConfig, TrustReport};
-use lineside_mesh::Mesh;
-use lineside_wire::{ClusterStatus, MembersResult, ModelInfo};
+use lineside_gateway::{Change, Cluster, GatewayConfig, LogControl, TrustReport};
+use lineside_mesh::{CallFailure, Mesh, Outbound};
+use lineside_wire::{
+    ChangeParams, ChangeResult, ClusterStatus, Fault, MembersResult, ModelInfo, StatisticsParams,
+    StatisticsResult, decode_part, method,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 
-use super::{known::Known, report::TrustCounts};
-use crate::config::Gateway;
+use super::{
+    everywhere::{self, Asked, NoAnswer},
+    known::Known,
+    report::TrustCounts,
+};
+use crate::{
+    config::{Gateway, Size},
+    log,
+};
+
+/// What is kept of a caller's time for putting the answers together and sending them: nodes that are not done by then are
+/// told as such, where a caller that is told nothing would learn of none.
+const OWN_TIME: Duration = Duration::from_millis(100);
 
 /// Shards of a door by itself when nobody says how many: more than this many cores a LAN does not keep busy.
 const SHARDS_MAX: usize = 16;
@@ -47,29 +67,126 @@ impl Cluster for DoorCluster {
     fn trust(&self) -> Option<TrustReport> {
         Some(self.trust.report())
     }
+
+    async fn change(
+        &self,
+        change: Change,
+        params: ChangeParams,
+        deadline: Instant,
+    ) -> Result<ChangeResult, Fault> {
+        let roster = self.known.roster();
+        let (asked, unable) = everywhere::targets(roster.rows(), change, &params);
+        let method = match change {
+            Change::Load => method::MODELS_LOAD,
+            Change::Unload => method::MODELS_UNLOAD,
+        };
+        // Of a node everything is wanted that is named, and it need not know who else is asked.
+        let one = ChangeParams { nodes: Vec::new(), ..params.clone() };
+        let answers = self.ask_all(&asked, method, &one, deadline).await;
+        let told = asked.iter().zip(&answers);
+        let nodes = told.map(|(asked, answer)| everywhere::outcome(change, &params, asked, answer));
+        let nodes = nodes.chain(unable).collect();
+        let said =
+            asked.iter().zip(answers).filter_map(|(asked, answer)| Some((asked.to.node, answer.ok()?)));
+        Ok(everywhere::changed(roster.rows(), &params, &said.collect::<Vec<_>>(), nodes))
+    }
+
+    async fn statistics(
+        &self,
+        params: StatisticsParams,
+        deadline: Instant,
+    ) -> Result<StatisticsResult, Fault> {
+        let asked = everywhere::nodes(self.known.roster().rows());
+        let answers = self.ask_all(&asked, method::MODELS_STATISTICS, &params, deadline).await;
+        let counted = asked.iter().zip(answers).filter_map(|(asked, answer)| {
+            let left_out = match answer {
+                Ok(answer) => return Some(answer),
+                Err(NoAnswer::Refused(fault)) => fault.to_string(),
+                Err(NoAnswer::Late) => "no answer in time".to_owned(),
+                Err(NoAnswer::Lost(reason)) => reason,
+            };
+            tracing::debug!(node = %asked.to.node, reason = left_out, "a node is not in the statistics");
+            None
+        });
+        Ok(everywhere::sum(counted))
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<()>> {
+        Some(self.known.changed())
+    }
+
+    fn log(&self) -> Option<Arc<dyn LogControl>> {
+        log::control().map(|control| control as Arc<dyn LogControl>)
+    }
 }
 
-/// The door's settings. `with_models` leaves the cores to the models of this process.
+impl DoorCluster {
+    /// Asks nodes the same, side by side; one answer each, in their order.
+    async fn ask_all<P: Serialize + Clone, R: DeserializeOwned>(
+        &self,
+        nodes: &[Asked],
+        method: &'static str,
+        params: &P,
+        deadline: Instant,
+    ) -> Vec<Result<R, NoAnswer>> {
+        let now = Instant::now();
+        let left = deadline.saturating_duration_since(now);
+        let until = now + left.saturating_sub(OWN_TIME.min(left / 4));
+        let ask = async |asked: &Asked| {
+            let mut call = Outbound::new(method, params.clone());
+            let left = until.saturating_duration_since(now);
+            call.context.timeout_us = Some(u64::try_from(left.as_micros()).unwrap_or(u64::MAX));
+            let answer = timeout_at(until, self.pool.transport().call(asked.to, call)).await;
+            match answer {
+                Ok(Ok(reply)) => decode_part(&reply.result).map_err(NoAnswer::Refused),
+                Ok(Err(CallFailure::Fault { fault, .. })) => Err(NoAnswer::Refused(fault)),
+                Ok(Err(lost)) => Err(NoAnswer::Lost(lost.to_string())),
+                Err(_) => Err(NoAnswer::Late),
+            }
+        };
+        join_all(nodes.iter().map(ask)).await
+    }
+}
+
+/// The door's settings. `with_models` leaves the cores to the models of this process. The certificate for HTTPS is
+/// put in by whoever has it.
 pub(crate) fn settings(gateway: &Gateway, with_models: bool) -> GatewayConfig {
-    let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+    let bytes = |Size(size): Size| usize::try_from(size).unwrap_or(usize::MAX);
+    let count = |number: NonZeroU32| usize::try_from(number.get()).unwrap_or(usize::MAX);
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let shards = match gateway.shards {
-        Some(shards) => usize::try_from(shards.get()).unwrap_or(SHARDS_MAX),
+        Some(shards) => count(shards),
         None if with_models => 1,
         None => cores.min(SHARDS_MAX),
     };
-    let body_bytes_max = bytes(gateway.body_bytes_max.0);
-    let rate = std::num::NonZeroU32::new(gateway.rate_per_second);
+    let body_bytes_max = bytes(gateway.body_bytes_max);
+    let rate = NonZeroU32::new(gateway.rate_per_second);
+    let bytes_rate = u32::try_from(gateway.bytes_per_second.0).unwrap_or(u32::MAX);
+    // Each was read as a network when the settings were checked.
+    let trusted_proxies = gateway.trusted_proxies.iter().filter_map(|proxy| proxy.parse().ok());
     GatewayConfig {
         listen: gateway.http,
+        grpc_listen: gateway.grpc.0,
+        tls: None,
+        tls_only: gateway.tls_only,
+        trusted_proxies: trusted_proxies.collect(),
+        compression: gateway.compression,
+        keys: gateway.keys,
+        model_control: gateway.model_control,
         shards: std::num::NonZeroUsize::new(shards).unwrap_or(std::num::NonZeroUsize::MIN),
         body_bytes_max,
         bodies_bytes_max: BODIES_BYTES_MAX.max(body_bytes_max),
-        in_flight_max: usize::try_from(gateway.in_flight_max.get()).unwrap_or(usize::MAX),
+        in_flight_max: count(gateway.in_flight_max),
+        connections_max: count(gateway.connections_max),
+        connections_per_address_max: count(gateway.connections_per_address_max),
+        keep_alive_max: gateway.keep_alive,
         deadline_default: gateway.deadline,
         deadline_max: gateway.deadline_max,
         rate,
         burst: rate.map(|_| gateway.burst),
+        bytes_rate: NonZeroU32::new(bytes_rate),
+        model_rate: NonZeroU32::new(gateway.model_rate_per_second),
+        x_ratelimit: gateway.x_ratelimit,
         ..GatewayConfig::default()
     }
 }
@@ -86,5 +203,26 @@ mod tests {
         let limited = Gateway { rate_per_second: 5, ..Gateway::default() };
         assert_eq!(settings(&limited, true).check(), Ok(()));
         assert_eq!(settings(&Gateway::default(), true).shards.get(), 1);
+    }
+
+    #[test]
+    fn the_default_settings_are_the_doors_own() {
+        let (ours, theirs) = (settings(&Gateway::default(), true), GatewayConfig::default());
+        assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+    }
+
+    #[test]
+    fn what_limits_nothing_is_no_limit_and_the_rest_is_passed_on() {
+        let gateway = Gateway {
+            bytes_per_second: Size(20 << 20),
+            model_rate_per_second: 7,
+            trusted_proxies: vec!["10.0.0.7".to_owned(), "10.1.0.0/16".to_owned()],
+            ..Gateway::default()
+        };
+        let door = settings(&gateway, false);
+        assert_eq!(door.bytes_rate, NonZeroU32::new(20 << 20));
+        assert_eq!((door.model_rate, door.rate, door.burst), (NonZeroU32::new(7), None, None));
+        assert_eq!(door.trusted_proxies.len(), 2);
+        assert!(settings(&Gateway::default(), false).bytes_rate.is_none());
     }
 }

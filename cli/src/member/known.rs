@@ -140,6 +140,7 @@ mod tests {
             inputs: Vec::new(),
             outputs: Vec::new(),
             slots: 2,
+            tasks: Vec::new(),
         };
         let address = ([127, 0, 0, 1], 7443).into();
         let load = LoadReport { running: 0, queued: 0, slots: 2 };

@@ -8,10 +8,12 @@
 //!     one thread per session ◄─ jobs ─ node
 //!     "lineside-authority" ◄─ joins, renewals ─ mesh, service     (where the authority's key is)
 //!         └─ trust lists ─► Keeper ─► disk, Credentials ─► every mesh
+//!                                                 └──────► WebKeeper ─► certificate of HTTPS, keys ─► door
+//!     SIGHUP ─► Reloader ─► settings ─► door, WebKeeper, log
 //! ```
 //!
-//! Who a member is, is found out in `enter`; starting is in `start`, ending in `stop`, in the reverse order: no new work, what runs is finished, the cluster
-//! hears a goodbye, sockets close.
+//! Who a member is, is found out in `enter`; starting is in `start`, the door in `opening`, ending in `stop`, in the
+//! reverse order: no new work, what runs is finished, the cluster hears a goodbye, sockets close.
 
 mod address;
 mod asks;
@@ -19,13 +21,16 @@ mod clocks;
 mod desk;
 mod door;
 mod enter;
+mod everywhere;
 mod home;
 mod keeper;
 mod known;
 mod links;
 mod lists;
 mod office;
+mod opening;
 mod own;
+mod reload;
 mod renewal;
 mod report;
 mod saving;
@@ -36,11 +41,12 @@ mod start;
 mod stop;
 mod tell;
 mod watch;
+mod web;
 
 use lineside_certs::Token;
 
 use crate::{
-    config::Config,
+    config::{Again, Config},
     exit::{Exit, Failure, OrFail as _, Outcome},
 };
 
@@ -66,6 +72,8 @@ pub(crate) struct RunOptions {
     pub(crate) no_init: bool,
     /// Makes this machine a member, where it is none yet.
     pub(crate) join: Option<Token>,
+    /// Where its settings came from, for reading them again.
+    pub(crate) again: Again,
 }
 
 /// Runs a member until it is told to end.
@@ -78,8 +86,9 @@ pub(crate) fn run(config: &Config, roles: Roles, options: &RunOptions) -> Outcom
     )?;
     let ended = runtime.block_on(async {
         let mut orders = signals::Orders::listen(options.exit_with_parent)?;
+        let reloads = orders.reloads();
         let mut running = tokio::select! {
-            running = start::start(config, roles, options) => running?,
+            running = start::start(config, roles, options, reloads) => running?,
             who = orders.first() => return Err(Failure::new(
                 Exit::Failure,
                 "this machine did not join the cluster",

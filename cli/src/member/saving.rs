@@ -153,7 +153,7 @@ fn keep_clock(clock: &Clock, state: &Path, not_after: SystemTime) -> Result<(), 
 }
 
 /// Waits for the disk on a thread of its own.
-async fn on_thread<T: Send + 'static>(
+pub(super) async fn on_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
     let (done, result) = oneshot::channel();

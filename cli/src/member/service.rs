@@ -1,24 +1,27 @@
 //! Who answers which method: the member itself, its node, or its door.
 //!
-//! | caller | infer, models.list, models.get | health | cluster.members, cluster.status |
-//! |---|---|---|---|
-//! | node, gateway | the node here; without one the door | the node here; without one the member | the member |
-//! | client, admin | the door; without one the node here | the same | the same, else the member |
+//! | caller | infer, models.list, models.get | models.load, .unload, .statistics | health | cluster.members, cluster.status |
+//! |---|---|---|---|---|
+//! | node, gateway | the node here; without one the door | the node here; without one nobody | the node here; without one the member | the member |
+//! | client, admin | the door; without one the node here | the same: the door asks all nodes | the same | the same, else the member |
 //!
-//! A member's call goes to the node here, so that no call goes round in circles. A door by itself may take it: it calls
-//! nodes only, and those answer or refuse.
+//! A member's call goes to the node here, so that no call goes round in circles. A door by itself may take an inference:
+//! it calls nodes only, and those answer or refuse. What a door asks of all nodes at once it never takes from a member:
+//! a door by itself may be among those that are asked.
 //!
-//! `ping`, `member.state`, `trust.get`, `log` and `cluster.watch` are the member's for every caller; `certs.renew` is
-//! the authority's, on members that have its key; `models.load` and
-//! `models.unload` the node's. Neither is ever forwarded: a door by itself knows no such method.
+//! `ping`, `member.state`, `trust.get`, `log` and `cluster.watch` are the member's for every caller; `certs.renew` and
+//! `certs.web` are the authority's, on members that have its key. They are never forwarded.
 
 use std::sync::{Arc, OnceLock};
 
+use futures_util::future::BoxFuture;
 use lineside_certs::{Credentials, roles};
 use lineside_gateway::DoorService;
 use lineside_mesh::{Incoming, Served, Service};
 use lineside_node::NodeService;
-use lineside_wire::{Empty, Fault, FaultCode, Health, PayloadBuilder, RenewParams, decode_part, method};
+use lineside_wire::{
+    Empty, Enrolled, Fault, FaultCode, Health, PayloadBuilder, StatisticsResult, decode_part, method,
+};
 use tokio_util::task::TaskTracker;
 
 use super::{desk::Desk, door::DoorCluster, known::Known, own::Own, watch};
@@ -50,13 +53,17 @@ impl Service for MemberService {
                 answer(call, &*state)
             }
             method::TRUST_GET => self.trust(call),
-            method::CERTS_RENEW => self.renew(call),
+            method::CERTS_RENEW | method::CERTS_WEB => self.issue(call),
             roles::LOG => self.log(call),
             method::CLUSTER_WATCH => match self.known.get() {
                 Some(known) => watch::serve(call, Arc::clone(known)),
                 None => refuse(call, &starting()),
             },
-            method::MODELS_LOAD | method::MODELS_UNLOAD => self.by_node(call),
+            method::MODELS_LOAD | method::MODELS_UNLOAD | method::MODELS_STATISTICS
+                if call.peer.role.is_member() =>
+            {
+                self.by_own_node(call)
+            }
             _ if call.peer.role.is_member() => self.by_member(call),
             _ => match self.door.get() {
                 Some(door) => self.by_door(door, call),
@@ -88,18 +95,23 @@ impl MemberService {
         }
     }
 
-    /// The desk renews for whoever the connection's certificate says that it is.
-    fn renew(&self, call: Incoming) -> Served {
+    /// The desk issues for whoever the connection's certificate says that it is.
+    fn issue(&self, call: Incoming) -> Served {
         let Some(desk) = self.desk.as_ref().filter(|desk| desk.is_open()) else {
             let text = "this member does not have the authority's key; ask one that has";
             return refuse(call, &Fault::new(FaultCode::Unreachable, text));
         };
-        let renewed = match decode_part::<RenewParams>(&call.params) {
-            Ok(params) => desk.renew(call.peer.as_ref().clone(), params),
+        let peer = call.peer.as_ref().clone();
+        let issued: Result<BoxFuture<'static, Result<Enrolled, Fault>>, Fault> = match call.method.as_str() {
+            method::CERTS_WEB => decode_part(&call.params).map(|params| desk.web(peer, params)),
+            _ => decode_part(&call.params).map(|params| desk.renew(peer, params)),
+        };
+        let issued = match issued {
+            Ok(issued) => issued,
             Err(fault) => return refuse(call, &fault),
         };
         Served::Later(Box::pin(async move {
-            match renewed.await {
+            match issued.await {
                 Ok(enrolled) => call.reply.answer(&enrolled, None, PayloadBuilder::new()),
                 Err(fault) => call.reply.fail(&fault, None),
             }
@@ -128,6 +140,15 @@ impl MemberService {
                 answer(call, &Health { live: true, ready: ready.is_ok(), reason: ready.err() })
             }
             _ => self.by_node(call),
+        }
+    }
+
+    /// What is asked of each node by itself.
+    fn by_own_node(&self, call: Incoming) -> Served {
+        match &self.node {
+            Some(node) => node.serve(call),
+            None if call.method == method::MODELS_STATISTICS => answer(call, &StatisticsResult::default()),
+            None => refuse(call, &Fault::new(FaultCode::ModelNotFound, "this member runs no models")),
         }
     }
 

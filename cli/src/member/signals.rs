@@ -1,8 +1,15 @@
-//! The orders to end: the first asks for an orderly end, the second for an end at once.
+//! The orders to end: the first asks for an orderly end, the second for an end at once. And the order to read the
+//! settings again.
 
-use std::{io::Read as _, thread};
+use std::{
+    io::{IsTerminal as _, Read as _},
+    thread,
+};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Exit, Failure, OrFail as _};
@@ -11,7 +18,12 @@ use crate::exit::{Exit, Failure, OrFail as _};
 pub(crate) struct Orders {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
     orphaned: CancellationToken,
+    /// Whether it was started on a terminal. When that goes, SIGHUP tells of it.
+    on_terminal: bool,
+    /// Counts the orders to read the settings again.
+    reloads: watch::Sender<u64>,
 }
 
 impl Orders {
@@ -32,16 +44,33 @@ impl Orders {
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
             orphaned,
+            on_terminal: std::io::stdin().is_terminal(),
+            reloads: watch::Sender::new(0),
         })
+    }
+
+    /// Rings when the settings are to be read again. Only while somebody waits for [`Orders::first`].
+    pub(crate) fn reloads(&self) -> watch::Receiver<u64> {
+        self.reloads.subscribe()
     }
 
     /// Waits for the order to end; says whose it was.
     pub(crate) async fn first(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-            () = self.orphaned.cancelled() => "the end of stdin",
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.terminate.recv() => return "SIGTERM",
+                () = self.orphaned.cancelled() => return "the end of stdin",
+                _ = self.hangup.recv() => {
+                    // A terminal that was closed is none any more.
+                    if self.on_terminal && !std::io::stdin().is_terminal() {
+                        return "the end of its terminal";
+                    }
+                    self.reloads.send_modify(|count| *count += 1);
+                }
+            }
         }
     }
 

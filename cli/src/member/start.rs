@@ -5,13 +5,12 @@ use std::{io::ErrorKind, net::SocketAddr, sync::Arc};
 use lineside_certs::{
     Authority, Clock, Credentials, IDENTITY_DIRECTORY, Identity, TOKEN_LIFETIME, Token, TokenOrder,
 };
-use lineside_client::{Balancer, Balancing, Budget, Pool};
 use lineside_discovery::{Discovery, DiscoveryConfig, MdnsConfig, Opened, Pace};
-use lineside_gateway::{DoorService, GatewayError, GatewayServer, Shared};
+use lineside_gateway::{GatewayError, Shared};
 use lineside_mesh::{BindError, Mesh, MeshConfig};
 use lineside_node::{Node, NodeConfig, runtime};
 use lineside_wire::{LoadReport, MemberState, NodeId, Role, TrustStamp};
-use tokio::{runtime::Handle, task::JoinSet, time::Instant};
+use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -19,19 +18,21 @@ use super::{
     address::{AddressFile, InUse, advertised, dialable, reachable_at},
     clocks,
     desk::Desk,
-    door::{self, DoorCluster},
     enter::{self, Entered, Way},
     home::{self, state_directory},
     keeper::{self, Keeper},
     known::{Around, Known},
     links::{DiscoveryCell, MemberPresence, MeshCarrier},
+    opening::{DoorParts, ShardParts, open_door},
     own::Own,
+    reload::Reloader,
     report::TrustCounts,
     saving::Place,
     service::MemberService,
     skew::Skews,
     stop::Ended,
     tell,
+    web::{self, WebKeeper},
 };
 use crate::{
     config::{Config, Preset},
@@ -58,24 +59,33 @@ pub(crate) struct Running {
     pub(crate) home: InUse,
 }
 
-/// The HTTP door before it answers.
-struct Door<F> {
-    shared: Arc<Shared>,
-    server: GatewayServer<F>,
-    balancer: Arc<Balancer>,
-    budget: Arc<Budget>,
-}
-
 /// Starts a member. Must run on the network's runtime.
 ///
 /// May wait for another member, to join. From the first socket on nothing is awaited, so no peer is served half-made.
-pub(crate) async fn start(config: &Config, roles: Roles, options: &RunOptions) -> Result<Running, Failure> {
+/// `reloads` rings when the settings are to be read again.
+pub(crate) async fn start(
+    config: &Config,
+    roles: Roles,
+    options: &RunOptions,
+    reloads: watch::Receiver<u64>,
+) -> Result<Running, Failure> {
     let home = home::take(&config.data_dir())?;
     let entered = enter::enter(config, roles, options).await?;
-    serve(config, roles, home, entered)
+    let (settings, _) = watch::channel(Arc::new(config.clone()));
+    let reloader = Reloader { again: options.again.clone(), settings, door: None };
+    let mut running = serve(config, roles, home, entered, &reloader)?;
+    let door = running.shared.as_ref().map(|shared| (Arc::clone(shared), roles.node));
+    running.upkeep.spawn(Reloader { door, ..reloader }.run(reloads));
+    Ok(running)
 }
 
-fn serve(config: &Config, roles: Roles, home: InUse, entered: Entered) -> Result<Running, Failure> {
+fn serve(
+    config: &Config,
+    roles: Roles,
+    home: InUse,
+    entered: Entered,
+    reloader: &Reloader,
+) -> Result<Running, Failure> {
     let Entered { identity, way, clock, authority, seeds } = entered;
     let opened = open_discovery(config, &identity, seeds)?;
     let token = first_token(way, authority.as_ref(), &clock);
@@ -98,9 +108,10 @@ fn serve(config: &Config, roles: Roles, home: InUse, entered: Entered) -> Result
         service: Arc::clone(&service),
         counts: Arc::clone(&counts),
     };
-    let door = if roles.gateway { Some(open_door(config, roles, shard)?) } else { None };
+    let mut door = if roles.gateway { Some(open_door(config, roles, shard)?) } else { None };
     let address = announced_address(config, &mesh);
     let http = door.as_ref().map(|door| door.server.address());
+    let grpc = door.as_ref().and_then(|door| door.server.grpc_address());
     own.change(|state| (state.address, state.http) = (address, http.and_then(|http| advertised(None, http))));
 
     let (discovery, dials) = take_part(opened, &own, &mesh)?;
@@ -110,6 +121,18 @@ fn serve(config: &Config, roles: Roles, home: InUse, entered: Entered) -> Result
     let known = Known::new(view, door.as_ref().map(|door| Arc::clone(&door.balancer)), around);
     drop(service.known.set(Arc::clone(&known)));
     let mut upkeep = keep_up(&own, &node, &discovery, &known);
+    if let Some(door) = &mut door {
+        let parts = web::Parts {
+            credentials: credentials.clone(),
+            shared: Arc::clone(&door.shared),
+            own: Arc::clone(&own),
+            known: Arc::clone(&known),
+            mesh: mesh.clone(),
+            desk: desk.clone(),
+            settings: reloader.settings.subscribe(),
+        };
+        upkeep.spawn(WebKeeper::new(parts, door.web.take()).run());
+    }
     let keeper = keeper::Parts {
         place: Arc::new(Place {
             identity: config.data_dir().join(IDENTITY_DIRECTORY),
@@ -130,7 +153,7 @@ fn serve(config: &Config, roles: Roles, home: InUse, entered: Entered) -> Result
     let behind_door = DoorParts { mesh: &mesh, known, service: &service, counts };
     let door =
         door.map_or_else(JoinSet::new, |door| behind_door.serve(door, config.gateway.attempts_max, &closing));
-    let file = publish(config, &home, &identity, &mesh, http)?;
+    let file = publish(config, &home, &identity, &mesh, (http, grpc))?;
     tell::up(&tell::Start { identity: &identity, way, token }, &own.state(), &file, config, node.is_some());
     Ok(Running { own, mesh, discovery, node, service, shared, closing, door, upkeep, dials, home })
 }
@@ -196,13 +219,14 @@ fn publish(
     home: &InUse,
     identity: &Identity,
     mesh: &Mesh,
-    http: Option<SocketAddr>,
+    (http, grpc): (Option<SocketAddr>, Option<SocketAddr>),
 ) -> Result<AddressFile, Failure> {
     let file = AddressFile {
         pid: std::process::id(),
         node: identity.node(),
         members: dialable(mesh.local_addr()),
         http: http.map(dialable),
+        grpc: grpc.map(dialable),
         reachable: reachable_at(config.member.advertise, mesh.local_addr()),
     };
     home.publish(&file).or_fail(
@@ -348,72 +372,6 @@ fn announced_address(config: &Config, mesh: &Mesh) -> std::net::SocketAddr {
         );
         dialable(bound)
     })
-}
-
-/// What a shard's own mesh is made of.
-struct ShardParts {
-    credentials: Credentials,
-    presence: Arc<MemberPresence>,
-    service: Arc<MemberService>,
-    counts: Arc<TrustCounts>,
-}
-
-/// What the door's service for peers is made of.
-struct DoorParts<'a> {
-    mesh: &'a Mesh,
-    known: Arc<Known>,
-    service: &'a MemberService,
-    counts: Arc<TrustCounts>,
-}
-
-impl DoorParts<'_> {
-    /// Opens the door for peers and for HTTP.
-    fn serve<F>(
-        self,
-        door: Door<F>,
-        attempts_max: std::num::NonZeroU8,
-        closing: &CancellationToken,
-    ) -> JoinSet<Result<(), GatewayError>>
-    where
-        F: Fn(usize) -> Result<Arc<DoorCluster>, String> + Send + Sync + 'static,
-    {
-        let pool = Pool::new(self.mesh.clone(), door.balancer, door.budget);
-        let pool = pool.with_attempts_max(attempts_max);
-        let cluster = DoorCluster { pool, known: self.known, trust: self.counts };
-        drop(self.service.door.set(DoorService::new(Arc::new(cluster), door.shared)));
-        JoinSet::from_iter([door.server.serve(closing.clone())])
-    }
-}
-
-/// Opens the HTTP door's sockets. Each shard calls nodes over a mesh of its own, made on its own runtime.
-#[expect(clippy::type_complexity, reason = "a closure cannot be named")]
-fn open_door(
-    config: &Config,
-    roles: Roles,
-    parts: ShardParts,
-) -> Result<Door<impl Fn(usize) -> Result<Arc<DoorCluster>, String> + Send + Sync + 'static>, Failure> {
-    let now = Instant::now().into_std();
-    let balancer = Arc::new(Balancer::new(Balancing::default(), &mut rand::rng(), now));
-    let budget = Arc::new(Budget::new(now));
-    let (shared_balancer, shared_budget) = (Arc::clone(&balancer), Arc::clone(&budget));
-    let attempts_max = config.gateway.attempts_max;
-    let cluster = move |shard: usize| {
-        let ShardParts { credentials, presence, service, counts } = &parts;
-        let mesh = Mesh::bind(MeshConfig::dialling(), credentials.clone(), presence.clone(), service.clone())
-            .map_err(|error| format!("shard {shard}: {error}"))?;
-        let known = service.known.get().ok_or("discovery is not there yet")?;
-        let pool = Pool::new(mesh, Arc::clone(&shared_balancer), Arc::clone(&shared_budget));
-        let pool = pool.with_attempts_max(attempts_max);
-        let (known, trust) = (Arc::clone(known), Arc::clone(counts));
-        Ok(Arc::new(DoorCluster { pool, known, trust }))
-    };
-    let shared = Shared::new(door::settings(&config.gateway, roles.node));
-    let server = GatewayServer::bind_shared(Arc::clone(&shared), cluster).or_fail(
-        Exit::Failure,
-        "cannot serve HTTP",
-        "choose another address with --http",
-    )?;
-    Ok(Door { shared, server, balancer, budget })
 }
 
 #[cfg(test)]

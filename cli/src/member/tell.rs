@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::{address::AddressFile, enter::Way, own::Own};
 use crate::{
-    config::Config,
+    config::{Config, Tls},
     output::{self, Table},
 };
 
@@ -89,6 +89,8 @@ pub(super) fn up(
         cluster = %identity.cluster(),
         members = %own.address,
         http = file.http.map(tracing::field::display),
+        https = file.http.filter(|_| config.gateway.tls != Tls::Off).map(tracing::field::display),
+        grpc = file.grpc.or(file.http).map(tracing::field::display),
         version = own.software,
         made_cluster = made,
         "up"
@@ -130,9 +132,7 @@ fn greeting(
     let mut text =
         format!("\n  Lineside {} · {} · cluster {}\n", own.software, own.name, identity.cluster().short());
     text.push_str(&format!("  members   {} (UDP)\n", own.address));
-    if let Some(http) = file.http {
-        text.push_str(&format!("  HTTP      http://{http}   try: curl http://{http}/health\n"));
-    }
+    text.push_str(&door_lines(file, config));
     if has_models {
         text.push_str(&format!("  models    {}\n", config.models_dir().display()));
     }
@@ -160,6 +160,27 @@ fn greeting(
     text
 }
 
+/// Where the door is, by each of its protocols.
+fn door_lines(file: &AddressFile, config: &Config) -> String {
+    let Some(http) = file.http else { return String::new() };
+    let mut lines = String::new();
+    let gateway = &config.gateway;
+    if !gateway.tls_only {
+        lines.push_str(&format!("  HTTP      http://{http}   try: curl http://{http}/health\n"));
+    }
+    match gateway.tls {
+        Tls::Off => {}
+        Tls::Files => lines.push_str(&format!("  HTTPS     https://{http}\n")),
+        Tls::Cluster => lines.push_str(&format!(
+            "  HTTPS     https://{http}   clients need the output of: lineside certs ca{}\n",
+            config.data_dir_flag()
+        )),
+    }
+    let more = file.grpc.map_or_else(String::new, |grpc| format!(" and {grpc}"));
+    lines.push_str(&format!("  gRPC      {http}{more}\n"));
+    lines
+}
+
 /// Tells a person what became of the models at the start; the log has a line from the loader for each.
 fn models_loaded(models: &[ModelInfo]) {
     if models.is_empty() {
@@ -174,5 +195,37 @@ fn models_loaded(models: &[ModelInfo]) {
             table.row([name.to_string(), version.to_string(), status]);
         }
         output::note(table);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_door_is_told_by_each_of_its_protocols() {
+        let address = |text: &str| text.parse().expect("an address");
+        let mut file = AddressFile {
+            pid: 1,
+            node: lineside_wire::NodeId::from_bytes([1; 16]),
+            members: address("127.0.0.1:7443"),
+            http: Some(address("127.0.0.1:8080")),
+            grpc: None,
+            reachable: Vec::new(),
+        };
+        let mut config = Config::default();
+        let plain = door_lines(&file, &config);
+        assert!(
+            plain.contains("http://127.0.0.1:8080/health") && plain.contains("gRPC      127.0.0.1:8080\n")
+        );
+        assert!(!plain.contains("HTTPS"));
+        config.gateway.tls = Tls::Cluster;
+        config.gateway.tls_only = true;
+        file.grpc = Some(address("127.0.0.1:8001"));
+        let safe = door_lines(&file, &config);
+        assert!(safe.contains("https://127.0.0.1:8080") && safe.contains("certs ca"), "{safe}");
+        assert!(!safe.contains("http://") && safe.contains("and 127.0.0.1:8001"), "{safe}");
+        file.http = None;
+        assert_eq!(door_lines(&file, &config), "");
     }
 }

@@ -22,6 +22,8 @@ fn wanted(version: Option<ModelVersion>) -> InferParams {
         inputs: Vec::new(),
         outputs: Vec::new(),
         parameters: Parameters::new(),
+        task: None,
+        classification: Default::default(),
     }
 }
 

@@ -97,7 +97,7 @@ fn sum(node: NodeId) -> Reply {
     }
     result.push(0x90);
     let load = LoadReport { running: 0, queued: 0, slots: 2 };
-    let report = RunReport { node, load, queue_us: 10, run_us: 20, attempts: 1 };
+    let report = RunReport { node, load, queue_us: 10, run_us: 20, attempts: 1, batch: 1 };
     Reply { result: result.into(), payload: Bytes::new(), report: Some(report) }
 }
 
@@ -154,6 +154,8 @@ fn call(within: Duration) -> InferCall {
             inputs: Vec::new(),
             outputs: Vec::new(),
             parameters: BTreeMap::new(),
+            task: None,
+            classification: Default::default(),
         },
         payload: PayloadBuilder::new(),
         deadline: Instant::now() + within,

@@ -16,6 +16,7 @@ fn model(name: &str, state: ModelState) -> ModelInfo {
         inputs: if loaded { vec![spec.clone()] } else { Vec::new() },
         outputs: if loaded { vec![spec] } else { Vec::new() },
         slots: 2,
+        tasks: Vec::new(),
     }
 }
 

@@ -207,6 +207,7 @@ fn state(identity: &Identity, address: SocketAddr) -> MemberState {
         inputs: ["a", "b"].map(floats).into(),
         outputs: vec![floats("sum")],
         slots: 4,
+        tasks: Vec::new(),
     };
     MemberState {
         node: identity.node(),
@@ -448,7 +449,8 @@ impl Work {
         match self.sum(&call) {
             Ok((result, payload)) => {
                 let load = LoadReport { running: 0, queued: 0, slots: 4 };
-                let report = RunReport { node: self.own, load, queue_us: 3, run_us: 5, attempts: 1 };
+                let report =
+                    RunReport { node: self.own, load, queue_us: 3, run_us: 5, attempts: 1, batch: 1 };
                 call.reply.answer(&result, Some(&report), payload);
             }
             Err(fault) => call.reply.fail(&fault, None),

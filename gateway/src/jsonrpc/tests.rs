@@ -2,29 +2,10 @@ use std::sync::Mutex;
 
 use serde_json::{Value, json};
 
-use super::*;
-
-/// The methods of the specification's examples.
-async fn example(call: Call<'_>) -> Outcome {
-    let params: Value = call.params.map_or(Value::Null, |raw| serde_json::from_str(raw.get()).expect("JSON"));
-    let numbers = || params.as_array().into_iter().flatten().filter_map(Value::as_i64);
-    let result = match call.method.as_ref() {
-        "subtract" if params.is_array() => json!(numbers().reduce(|a, b| a - b)),
-        "subtract" => {
-            json!(params["minuend"].as_i64().unwrap_or(0) - params["subtrahend"].as_i64().unwrap_or(0))
-        }
-        "sum" => json!(numbers().sum::<i64>()),
-        "get_data" => json!(["hello", 5]),
-        "update" | "notify_hello" | "notify_sum" => Value::Null,
-        _ => return Err(Fault::new(FaultCode::MethodNotFound, "Method not found")),
-    };
-    Ok(serde_json::value::to_raw_value(&result).expect("JSON"))
-}
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    runtime.block_on(future)
-}
+use super::{
+    spec::{answer, block_on, example},
+    *,
+};
 
 /// What comes back for a body, with errors cut down to their numbers.
 fn ask(body: &str) -> Option<Value> {
@@ -47,91 +28,43 @@ fn error(code: i32, id: &Value) -> Value {
     json!({"jsonrpc": "2.0", "error": code, "id": id})
 }
 
-fn result(result: &Value, id: &Value) -> Value {
-    json!({"jsonrpc": "2.0", "result": result, "id": id})
-}
-
-#[test]
-fn the_examples_of_the_specification_are_answered_as_it_says() {
-    let examples = [
-        (
-            r#"{"jsonrpc": "2.0", "method": "subtract", "params": [42, 23], "id": 1}"#,
-            Some(result(&json!(19), &json!(1))),
-        ),
-        (
-            r#"{"jsonrpc": "2.0", "method": "subtract", "params": [23, 42], "id": 2}"#,
-            Some(result(&json!(-19), &json!(2))),
-        ),
-        (
-            r#"{"jsonrpc": "2.0", "method": "subtract", "params": {"subtrahend": 23, "minuend": 42}, "id": 3}"#,
-            Some(result(&json!(19), &json!(3))),
-        ),
-        (
-            r#"{"jsonrpc": "2.0", "method": "subtract", "params": {"minuend": 42, "subtrahend": 23}, "id": 4}"#,
-            Some(result(&json!(19), &json!(4))),
-        ),
-        (r#"{"jsonrpc": "2.0", "method": "update", "params": [1,2,3,4,5]}"#, None),
-        (r#"{"jsonrpc": "2.0", "method": "foobar"}"#, None),
-        (r#"{"jsonrpc": "2.0", "method": "foobar", "id": "1"}"#, Some(error(-32601, &json!("1")))),
-        (
-            r#"{"jsonrpc": "2.0", "method": "foobar, "params": "bar", "baz]"#,
-            Some(error(-32700, &Value::Null)),
-        ),
-        (r#"{"jsonrpc": "2.0", "method": 1, "params": "bar"}"#, Some(error(-32600, &Value::Null))),
-        (
-            r#"[{"jsonrpc": "2.0", "method": "sum", "params": [1,2,4], "id": "1"}, {"jsonrpc": "2.0", "method""#,
-            Some(error(-32700, &Value::Null)),
-        ),
-        ("[]", Some(error(-32600, &Value::Null))),
-        ("[1]", Some(json!([error(-32600, &Value::Null)]))),
-        (" \n[ 1 ]\n", Some(json!([error(-32600, &Value::Null)]))),
-        ("", Some(error(-32700, &Value::Null))),
-        ("\"text\"", Some(error(-32600, &Value::Null))),
-        (
-            "[1,2,3]",
-            Some(json!([
-                error(-32600, &Value::Null),
-                error(-32600, &Value::Null),
-                error(-32600, &Value::Null)
-            ])),
-        ),
-        (
-            r#"[{"jsonrpc": "2.0", "method": "sum", "params": [1,2,4], "id": "1"},
-                {"jsonrpc": "2.0", "method": "notify_hello", "params": [7]},
-                {"jsonrpc": "2.0", "method": "subtract", "params": [42,23], "id": "2"},
-                {"foo": "boo"},
-                {"jsonrpc": "2.0", "method": "foo.get", "params": {"name": "myself"}, "id": "5"},
-                {"jsonrpc": "2.0", "method": "get_data", "id": "9"}]"#,
-            Some(json!([
-                result(&json!(7), &json!("1")),
-                result(&json!(19), &json!("2")),
-                error(-32600, &Value::Null),
-                error(-32601, &json!("5")),
-                result(&json!(["hello", 5]), &json!("9")),
-            ])),
-        ),
-        (
-            r#"[{"jsonrpc": "2.0", "method": "notify_sum", "params": [1,2,4]},
-                {"jsonrpc": "2.0", "method": "notify_hello", "params": [7]}]"#,
-            None,
-        ),
-    ];
-    for (body, expected) in examples {
-        assert_eq!(ask(body), expected, "{body}");
-    }
-}
-
 #[test]
 fn an_id_is_echoed_as_it_was_written_and_only_a_missing_one_means_silence() {
-    let with = |id: &str| ask(&format!(r#"{{"jsonrpc":"2.0","method":"get_data","id":{id}}}"#));
-    assert!(with("null").is_some());
-    let exact =
-        block_on(answer(br#"{"jsonrpc":"2.0","method":"get_data","id":12345678901234567890123.0}"#, example));
-    let exact = String::from_utf8(exact.expect("an answer")).expect("text");
-    assert!(exact.contains(r#""id":12345678901234567890123.0"#), "{exact}");
+    let text = |id: &str| format!(r#"{{"jsonrpc":"2.0","method":"get_data","id":{id}}}"#);
+    let with = |id: &str| ask(&text(id));
+    for id in [
+        "null",
+        "0",
+        "-0",
+        "-7",
+        "1.50",
+        "1e2",
+        "12345678901234567890123.0",
+        "1e999",
+        r#""""#,
+        r#""a\u0062\n""#,
+        r#""\ud800""#,
+        r#""1""#,
+    ] {
+        let answered = block_on(answer(text(id).as_bytes(), example)).expect("an answer");
+        let answered = String::from_utf8(answered).expect("text");
+        assert!(answered.ends_with(&format!(r#","id":{id}}}"#)), "{answered}");
+    }
     for wrong in ["true", "false", "{}", "[]"] {
         assert_eq!(with(wrong), Some(error(-32600, &Value::Null)), "{wrong}");
     }
+}
+
+#[test]
+fn nothing_that_is_sent_comes_back_longer_than_an_id_or_a_message_may_be() {
+    let long =
+        |letters: usize| format!(r#"{{"jsonrpc":"2.0","method":"get_data","id":"{}"}}"#, "x".repeat(letters));
+    assert!(ask(&long(ID_BYTES_MAX - 2)).is_some_and(|answer| answer["result"].is_array()));
+    assert_eq!(ask(&long(ID_BYTES_MAX - 1)), Some(error(-32600, &Value::Null)));
+    let repeats =
+        |_: Call<'_>| std::future::ready(Err(Fault::new(FaultCode::InvalidParams, "ä".repeat(5_000))));
+    let answered = block_on(answer(long(1).as_bytes(), repeats)).expect("an answer");
+    assert!(answered.len() < 2_500, "{} bytes", answered.len());
 }
 
 #[test]
@@ -142,6 +75,15 @@ fn a_wrong_envelope_does_not_hide_the_id_that_can_be_read() {
         (r#"{"jsonrpc":"2.0","method":"sum","params":7,"id":"x"}"#, json!("x")),
         (r#"{"jsonrpc":"2.0","id":5}"#, json!(5)),
         (r#"{"jsonrpc":"2.0","method":"sum","id":5,"id":6}"#, Value::Null),
+        (r#"{"jsonrpc":"2.0","method":"sum","method":"sum","id":5}"#, Value::Null),
+        (r#"{"jsonrpc":"2.0","method":"sum","params":[1],"params":[2],"id":5}"#, Value::Null),
+        (r#"{"jsonrpc":"2.0","method":"sum","params":null,"id":5}"#, json!(5)),
+        (r#"{"jsonrpc":"2.0","method":null,"id":5}"#, json!(5)),
+        (r#"{"jsonrpc":"2.00","method":"sum","id":5}"#, json!(5)),
+        (r#"{"jsonrpc":"2.0","method":"sum","id":{"a":1}}"#, Value::Null),
+        (r#""jsonrpc""#, Value::Null),
+        ("null", Value::Null),
+        ("7", Value::Null),
     ];
     for (body, id) in wrong {
         assert_eq!(ask(body), Some(error(-32600, &id)), "{body}");
@@ -171,4 +113,24 @@ fn a_batch_has_an_end_and_its_calls_run_side_by_side() {
     };
     assert!(block_on(answer(body.as_bytes(), meet)).is_some());
     assert_eq!(order.lock().expect("no panic").len(), 2);
+}
+
+#[test]
+fn what_is_no_json_at_all_is_one_error_and_never_a_stack_overflow() {
+    let deep = "[".repeat(100_000);
+    let closed = deep.clone() + &"]".repeat(100_000);
+    for broken in ["", " ", "{", "[1,", "[1] 2", "{'a':1}", "\u{feff}[]", "nul", deep.as_str()] {
+        assert_eq!(ask(broken), Some(error(-32700, &Value::Null)), "{broken:.20}");
+    }
+    assert_eq!(block_on(answer(b"\"\xff\"", example)).map(|text| text.starts_with(b"{")), Some(true));
+    // One entry, which is no object.
+    assert_eq!(ask(&closed), Some(json!([error(-32600, &Value::Null)])));
+    let params = format!(r#"{{"jsonrpc":"2.0","method":"foobar","params":{closed},"id":1}}"#);
+    assert_eq!(ask(&params), Some(error(-32601, &json!(1))));
+}
+
+#[test]
+fn a_notification_of_ours_has_no_id() {
+    let text = notification("$/item", &json!({"number": 0}));
+    assert_eq!(text, br#"{"jsonrpc":"2.0","method":"$/item","params":{"number":0}}"#);
 }

@@ -15,10 +15,11 @@ use prometheus_client::{
 use crate::route::Route;
 
 /// The statuses that the door answers with, each with its label; 499 is a client that hung up.
-const STATUSES: [(u16, &str); 16] = [
+const STATUSES: [(u16, &str); 18] = [
     (200, "200"),
     (204, "204"),
     (400, "400"),
+    (401, "401"),
     (403, "403"),
     (404, "404"),
     (405, "405"),
@@ -28,6 +29,7 @@ const STATUSES: [(u16, &str); 16] = [
     (429, "429"),
     (499, "499"),
     (500, "500"),
+    (501, "501"),
     (502, "502"),
     (503, "503"),
     (504, "504"),

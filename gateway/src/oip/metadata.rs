@@ -5,28 +5,43 @@ use serde::Serialize;
 
 use crate::errors::unknown_model;
 
+/// The extensions of the protocol that are served, by Triton's names. Sequences are not: a stateful model has no state
+/// here.
+pub(crate) const EXTENSIONS: &[&str] = &[
+    "binary_tensor_data",
+    "classification",
+    "generate",
+    "logging",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+];
+
 /// `GET /v2`.
 #[derive(Serialize)]
 pub(crate) struct ServerMetadata {
     name: &'static str,
     version: &'static str,
-    extensions: [&'static str; 1],
+    extensions: &'static [&'static str],
 }
 
 impl Default for ServerMetadata {
     fn default() -> Self {
-        Self { name: "lineside", version: env!("CARGO_PKG_VERSION"), extensions: ["binary_tensor_data"] }
+        Self { name: "lineside", version: env!("CARGO_PKG_VERSION"), extensions: EXTENSIONS }
     }
 }
 
 /// `GET /v2/models/{model}`.
 #[derive(Serialize)]
 pub(crate) struct ModelMetadata<'a> {
-    name: &'a str,
-    versions: Vec<ModelVersion>,
-    platform: &'static str,
-    inputs: &'a [TensorSpec],
-    outputs: &'a [TensorSpec],
+    pub(crate) name: &'a str,
+    pub(crate) versions: Vec<ModelVersion>,
+    pub(crate) platform: &'static str,
+    pub(crate) inputs: &'a [TensorSpec],
+    pub(crate) outputs: &'a [TensorSpec],
 }
 
 impl<'a> ModelMetadata<'a> {
@@ -67,7 +82,8 @@ impl<'a> ModelReady<'a> {
     }
 }
 
-fn not_ready(model: &ModelInfo) -> Fault {
+/// The fault of a model that cannot serve now, with the reason.
+pub(crate) fn not_ready(model: &ModelInfo) -> Fault {
     let reason = model.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let text =
         format!("the model {} version {} is {}{reason}", model.name, model.version, model.state.as_str());
@@ -107,6 +123,7 @@ mod tests {
             inputs: vec![],
             outputs: vec![],
             slots: 1,
+            tasks: vec![],
         }
     }
 

@@ -5,7 +5,7 @@ use lineside_wire::{
     Datatype, Fault, InferParams, ModelInfo, Parameters, PayloadBuilder, Tensor, TensorSpec, bytes_tensor,
 };
 
-use super::{InferRequest, Wants, invalid};
+use super::{Form, InferRequest, Wants, invalid};
 
 /// The request for a model with one input, whose shape follows from the bytes. All outputs come back binary.
 ///
@@ -41,10 +41,12 @@ pub(crate) fn raw_request(model: &ModelInfo, body: &Bytes) -> Result<InferReques
             inputs,
             outputs: Vec::new(),
             parameters: Parameters::new(),
+            task: None,
+            classification: Default::default(),
         },
         payload,
         made: 0,
-        wants: Wants { binary: true, by_name: Vec::new() },
+        wants: Wants { form: Form::Binary, by_name: Vec::new() },
         timeout: None,
         priority: 0,
         session: None,

@@ -4,15 +4,15 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde_json::Value;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
 
 use crate::gate::PATIENCE;
 
-pub(crate) struct Caller {
-    stream: TcpStream,
+pub(crate) struct Caller<S = TcpStream> {
+    stream: S,
     unread: Vec<u8>,
 }
 
@@ -59,9 +59,21 @@ impl Caller {
         Self { stream: TcpStream::connect(address).await.unwrap(), unread: Vec::new() }
     }
 
+    /// The socket, for what is no HTTP/1.1.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     /// Waits until the answer begins to come, without reading it.
     pub(crate) async fn answer_begins(&self) {
         timeout(PATIENCE, self.stream.readable()).await.expect("an answer comes").unwrap();
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Caller<S> {
+    /// One that speaks over a stream which is there already.
+    pub(crate) fn over(stream: S) -> Self {
+        Self { stream, unread: Vec::new() }
     }
 
     /// Writes as much as the other side takes: one that has closed is no error here.
@@ -134,12 +146,38 @@ impl Caller {
 
     async fn read_reply(&mut self) -> Reply {
         let mut reply = self.read_head().await;
+        if reply.header("transfer-encoding") == Some("chunked") {
+            reply.body = self.read_chunks().await;
+            return reply;
+        }
         let length = reply.header("content-length").map_or(0, |length| length.parse().unwrap());
         while self.unread.len() < length {
             assert!(self.read().await, "closed within a body");
         }
         reply.body = self.unread.drain(..length).collect();
         reply
+    }
+
+    async fn read_chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let end = loop {
+                if let Some(at) = self.unread.windows(2).position(|end| end == b"\r\n") {
+                    break at;
+                }
+                assert!(self.read().await, "closed within a chunk's head");
+            };
+            let digits = String::from_utf8(self.unread.drain(..end + 2).collect()).unwrap();
+            let length = usize::from_str_radix(digits.trim_end(), 16).unwrap();
+            while self.unread.len() < length + 2 {
+                assert!(self.read().await, "closed within a chunk");
+            }
+            body.extend(self.unread.drain(..length));
+            self.unread.drain(..2);
+            if length == 0 {
+                return body;
+            }
+        }
     }
 
     /// Reads what there is; false at the end.

@@ -30,6 +30,7 @@ pub(crate) fn config() -> GatewayConfig {
 
 pub(crate) struct Gate {
     pub(crate) address: SocketAddr,
+    pub(crate) grpc_address: Option<SocketAddr>,
     pub(crate) line: Arc<Line>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) shutdown: CancellationToken,
@@ -49,10 +50,11 @@ impl Gate {
             Ok(Arc::clone(&behind))
         });
         let server = server.unwrap();
+        let grpc_address = server.grpc_address();
         let (address, shared, shutdown) = (server.address(), server.shared(), CancellationToken::new());
         let mut serving = JoinSet::new();
         serving.spawn(server.serve(shutdown.clone()));
-        Self { address, line, shared, shutdown, serving }
+        Self { address, grpc_address, line, shared, shutdown, serving }
     }
 
     pub(crate) async fn caller(&self) -> Caller {

@@ -37,7 +37,12 @@ async fn a_head_that_two_readers_could_read_in_two_ways_is_refused() {
         (format!("{infer}Host: user@x\r\nContent-Length: 0\r\n\r\n"), "no host name"),
         ("GET http://other/v2 HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "different hosts"),
         ("GET /v2 HTTP/1.1\r\nHost : x\r\n\r\n".to_owned(), "not valid HTTP"),
-        ("\x16\x03\x01\x02\0\x01\0\x01\u{fc}\x03\x03".to_owned(), "not valid HTTP"),
+        (format!("{infer}Host: x\r\nContent-Length: +4\r\n\r\ntext"), "not valid HTTP"),
+        (format!("{infer}Host: x\r\nContent-Length: 4, 4\r\n\r\ntext"), "not valid HTTP"),
+        (
+            format!("{infer}Host: x\r\n{chunked}\r\n5;a\nb\r\nhello\r\n0\r\n\r\n"),
+            "body of the request is broken",
+        ),
     ] {
         refused(&gate, &head, 400, words).await;
     }
@@ -53,6 +58,49 @@ async fn a_head_that_two_readers_could_read_in_two_ways_is_refused() {
         caller.write(head).await;
         assert_eq!(caller.reply().await.status, 200, "{head}");
     }
+}
+
+#[tokio::test]
+async fn tls_where_there_is_none_is_closed_without_a_word() {
+    let gate = Gate::open();
+    let mut caller = gate.caller().await;
+    caller.write("\x16\x03\x01\x02\0\x01\0\x01\u{fc}\x03\x03").await;
+    caller.closed().await;
+}
+
+#[tokio::test]
+async fn first_bytes_that_come_one_by_one_are_understood() {
+    let gate = Gate::open();
+    let mut caller = gate.caller().await;
+    for byte in b"PUT /livez HTTP/1.1\r\nHost: x\r\n\r\n".chunks(1) {
+        caller.write(byte).await;
+    }
+    caller.reply().await.error(405);
+    // Too few to say what it will be, and then no more.
+    let gate = Gate::with(GatewayConfig { head_max: Duration::from_millis(150), ..config() });
+    let mut undecided = gate.caller().await;
+    undecided.write("P").await;
+    undecided.closed().await;
+}
+
+/// V12 of the facts.
+#[tokio::test]
+async fn two_hundred_heads_that_never_end_are_all_closed_and_a_request_is_served_meanwhile() {
+    let gate = Gate::with(GatewayConfig { head_max: Duration::from_millis(500), ..config() });
+    let mut slow = Vec::new();
+    for part in ["G", "PO", "GET /v2 HT", "GET /v2 HTTP/1.1\r\nHost: x\r\nX-A"].iter().cycle().take(200) {
+        let mut caller = gate.caller().await;
+        caller.write(part).await;
+        slow.push(caller);
+    }
+    let mut normal = gate.caller().await;
+    for _ in 0..20 {
+        assert_eq!(normal.post("/v2/models/echo/infer", REQUEST).await.status, 200);
+    }
+    for caller in &mut slow {
+        assert!(caller.closed().await < Duration::from_secs(15));
+    }
+    eventually("all places are free", async || gate.metric("lineside_http_connections").await <= 2.0).await;
 }
 
 #[tokio::test]

@@ -1,8 +1,13 @@
 //! JSON-RPC 2.0: the examples of its specification, with the methods that there are.
 
+use lineside_gateway::{Change, GatewayConfig, ModelControl};
 use serde_json::{Value, json};
 
-use crate::{caller::Caller, gate::Gate, line::PRESS};
+use crate::{
+    caller::Caller,
+    gate::{Gate, config},
+    line::PRESS,
+};
 
 /// What comes back for a body, with errors cut down to their numbers; null when nothing does.
 async fn ask(caller: &mut Caller, body: &str) -> Value {
@@ -123,4 +128,104 @@ async fn models_members_and_status_can_be_asked_for() {
     assert_eq!(ask("cluster.status", "{}").await["result"]["models_ready"], 3);
     gate.line.is_ready.store(false, std::sync::atomic::Ordering::SeqCst);
     assert_eq!(ask("health", "{}").await["result"]["reason"], "no node is alive");
+}
+
+fn call(method: &str, params: Value, id: i32) -> Value {
+    let mut call = json!({"jsonrpc": "2.0", "method": method, "id": id});
+    call["params"] = params;
+    call
+}
+
+#[tokio::test]
+async fn models_are_loaded_and_unloaded_with_what_each_node_says() {
+    let gate = Gate::with(GatewayConfig { model_control: ModelControl::Open, ..config() });
+    let mut caller = gate.caller().await;
+    let mut ask = async |method: &str, params: Value| {
+        caller.post("/rpc", call(method, params, 1).to_string()).await.json()
+    };
+    let loaded = ask("models.load", json!({"model": "add"})).await["result"].clone();
+    assert_eq!((&loaded["models"][1]["version"], &loaded["nodes"][0]["done"]), (&json!("2"), &json!(true)));
+    assert_eq!(
+        loaded["nodes"][1],
+        json!({"node": "b2".repeat(16), "name": "weld", "done": false, "absent": true})
+    );
+    let params = json!({"model": "torn", "version": "1", "nodes": [PRESS]});
+    let unloaded = ask("models.unload", params).await["result"].clone();
+    assert_eq!(unloaded["nodes"][0]["reason"], "the file is damaged");
+    let changes: Vec<_> = gate
+        .line
+        .changes
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|(change, params, _)| (*change, params.clone()))
+        .collect();
+    assert_eq!(changes.iter().map(|(change, _)| *change).collect::<Vec<_>>(), [Change::Load, Change::Unload]);
+    assert_eq!((changes[1].1.version.map(|it| it.0), &changes[1].1.nodes[..]), (Some(1), &[PRESS][..]));
+
+    let statistics =
+        ask("models.statistics", json!({"model": "add", "version": "2"})).await["result"].clone();
+    assert_eq!(statistics["models"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&statistics["models"][0]["name"], &statistics["models"][0]["queue"]["count"]),
+        (&json!("add"), &json!(8))
+    );
+    assert_eq!(ask("models.statistics", json!({})).await["result"]["models"].as_array().unwrap().len(), 3);
+    for wrong in [json!({}), json!([]), json!({"model": 7}), json!({"model": "add", "nodes": ["press"]})] {
+        assert_eq!(ask("models.load", wrong).await["error"]["code"], -32602);
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_hangs_ends_at_the_time_of_its_request() {
+    let gate = Gate::with(GatewayConfig { model_control: ModelControl::Open, ..config() });
+    let body = call("models.load", json!({"model": "stuck"}), 1).to_string();
+    let headers = [("X-Request-Timeout-Ms", "50")];
+    let answer = gate.caller().await.post_with("/rpc", &headers, body).await.json();
+    assert_eq!(answer["error"]["data"]["name"], "DEADLINE_EXCEEDED_RUNNING", "{answer}");
+}
+
+#[tokio::test]
+async fn each_entry_of_a_batch_needs_its_own_permission() {
+    let gate = Gate::open();
+    let batch = json!([
+        call("models.load", json!({"model": "add"}), 1),
+        call("models.list", json!({}), 2),
+        call("models.unload", json!({"model": "add"}), 3),
+        {"jsonrpc": "2.0", "method": "models.unload", "params": {"model": "add"}},
+    ]);
+    let answers = gate.caller().await.post("/rpc", batch.to_string()).await.json();
+    let refused = |at: usize| {
+        assert_eq!(answers[at]["error"]["data"]["name"], "PERMISSION_DENIED", "{answers}");
+    };
+    refused(0);
+    refused(2);
+    assert!(answers[1]["result"].is_object());
+    assert_eq!(answers.as_array().unwrap().len(), 3);
+    assert!(gate.line.changes.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_results_of_a_batch_are_no_longer_together_than_a_body_may_be() {
+    let gate = Gate::with(GatewayConfig { body_bytes_max: 8_000, ..config() });
+    let mut caller = gate.caller().await;
+    let list = |id: i32| call("models.list", json!({}), id);
+    let one = caller.post("/rpc", list(0).to_string()).await.body.len();
+    let answers = caller.post("/rpc", Value::from((0..64).map(list).collect::<Vec<_>>()).to_string()).await;
+    let answers = answers.json();
+    let given = answers.as_array().unwrap().iter().filter(|answer| answer.get("result").is_some()).count();
+    assert!(given <= 8_000 / (one - 100) && 8_000 / one <= given, "{given} of {one} bytes");
+    let refused = &answers[63]["error"]["data"];
+    assert_eq!((&refused["name"], &refused["executed"]), (&json!("LIMIT_EXCEEDED"), &json!("yes")));
+}
+
+#[tokio::test]
+async fn what_only_the_socket_serves_says_so_over_http() {
+    let gate = Gate::open();
+    let mut caller = gate.caller().await;
+    let answer = caller.post("/rpc", call("cluster.watch", json!({}), 1).to_string()).await.json();
+    assert_eq!(answer["error"]["code"], -32601);
+    assert!(answer["error"]["message"].as_str().unwrap().contains("/rpc/ws"), "{answer}");
+    let answer = caller.post("/rpc", call("$/cancelRequest", json!({"id": 1}), 1).to_string()).await.json();
+    assert_eq!(answer["error"]["code"], -32601);
 }

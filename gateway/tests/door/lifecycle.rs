@@ -3,6 +3,7 @@
 use std::{num::NonZeroUsize, sync::atomic::Ordering, time::Duration};
 
 use lineside_gateway::{GatewayConfig, GatewayError, GatewayServer};
+use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -113,6 +114,52 @@ async fn a_request_that_never_ends_does_not_hold_up_the_end() {
 }
 
 #[tokio::test]
+async fn a_connection_that_left_http_behind_may_be_silent_keeps_its_place_and_ends_with_the_door() {
+    let short = Duration::from_millis(150);
+    let gate = Gate::with(GatewayConfig {
+        first_byte_max: short,
+        head_max: short,
+        keep_alive_max: short,
+        ..config()
+    });
+    let mut socket = gate.caller().await;
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    socket.write(format!("GET /rpc/ws HTTP/1.1\r\nHost: x\r\n{upgrade}\r\n")).await;
+    assert_eq!(socket.head().await.status, 101);
+    // Two that are idle, one after the other, are closed in the meantime.
+    for _ in 0..2 {
+        let mut idle = gate.caller().await;
+        assert_eq!(idle.get("/livez").await.status, 200);
+        idle.closed().await;
+    }
+    eventually("only it and who asks are counted", async || {
+        (gate.metric("lineside_http_connections").await - 2.0).abs() < 0.5
+    })
+    .await;
+    // A ping, masked with zeros, and its pong.
+    socket.write(b"\x89\x82\0\0\0\0hi").await;
+    let mut pong = [0; 4];
+    let mut stream = socket.into_stream();
+    tokio::time::timeout(PATIENCE, stream.read_exact(&mut pong)).await.expect("a pong").unwrap();
+    assert_eq!(&pong, b"\x8a\x02hi");
+    gate.shutdown.cancel();
+    let mut rest = Vec::new();
+    drop(tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("it is closed"));
+    assert!(gate.closed().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_get_that_asks_for_no_socket_is_told_so() {
+    let gate = Gate::open();
+    let mut caller = gate.caller().await;
+    let reply = caller.get("/rpc/ws").await;
+    assert!((400..500).contains(&reply.status), "{}", reply.text());
+    reply.error(reply.status);
+    assert_eq!(caller.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
 async fn two_shards_share_one_port_and_one_set_of_counters() {
     let two = NonZeroUsize::new(2).unwrap();
     let gate = Gate::with(GatewayConfig { shards: two, ..config() });
@@ -140,8 +187,12 @@ async fn a_port_that_is_taken_is_named_before_anything_starts() {
         let shards = NonZeroUsize::new(shards).unwrap();
         let second = GatewayConfig { listen: gate.address, shards, ..config() };
         let error = GatewayServer::bind(second, ()).err().unwrap();
-        assert!(matches!(error, GatewayError::PortTaken { address } if address == gate.address), "{error}");
-        assert!(error.to_string().contains("another gateway"));
+        let is_it = matches!(error, GatewayError::PortTaken { address, .. } if address == gate.address);
+        assert!(is_it, "{error}");
+        assert!(error.to_string().contains("another gateway") && error.to_string().contains("(listen)"));
+        let second = GatewayConfig { grpc_listen: Some(gate.address), shards, ..config() };
+        let error = GatewayServer::bind(second, ()).err().unwrap();
+        assert!(matches!(error, GatewayError::PortTaken { setting: "grpc_listen", .. }), "{error}");
     }
     let foreign = GatewayConfig { listen: "192.0.2.1:8080".parse().unwrap(), ..config() };
     let error = GatewayServer::bind(foreign, ()).err().unwrap();

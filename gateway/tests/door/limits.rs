@@ -70,6 +70,102 @@ async fn invented_keys_do_not_lift_the_limit_of_an_address() {
 }
 
 #[tokio::test]
+async fn a_model_has_a_limit_of_all_clients_together_and_names_that_no_model_has_share_one() {
+    let gate = Gate::with(GatewayConfig { model_rate: NonZeroU32::new(3), x_ratelimit: true, ..config() });
+    let mut caller = gate.caller().await;
+    let (mut served, mut refused) = (0, 0);
+    for n in 0..10 {
+        let reply = caller.post_with(ECHO, &[("X-Api-Key", &format!("client {n}"))], REQUEST).await;
+        match reply.status {
+            200 => served += 1,
+            _ => {
+                assert!(reply.error(429).contains("\"model\" allows 3 a second"));
+                assert_eq!(reply.json()["limit"], "model");
+                assert_eq!(reply.header("x-ratelimit-remaining"), Some("0"));
+                refused += 1;
+            }
+        }
+        assert_eq!(reply.header("ratelimit-policy"), Some("\"model\";q=3;w=1"));
+        assert_eq!(reply.header("x-ratelimit-limit"), Some("3"));
+    }
+    assert!(3 <= served && 0 < refused, "{served} {refused}");
+    // Whoever looks at a model takes nothing from those who run it, and another model is another limit.
+    assert_eq!(caller.get("/v2/models/echo").await.header("ratelimit"), None);
+    let sum = r#"{"inputs":[]}"#;
+    assert_eq!(caller.post("/v2/models/add/infer", sum).await.status, 400);
+    let mut unknown = Vec::new();
+    for n in 0..10 {
+        unknown.push(caller.post(&format!("/v2/models/invented-{n}/infer"), REQUEST).await.status);
+    }
+    assert!(unknown.contains(&404) && unknown.contains(&429), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn bytes_are_charged_and_one_large_body_is_let_through_and_paid_off() {
+    let limits = GatewayConfig { bytes_rate: NonZeroU32::new(100_000), ..config() };
+    let gate = Gate::with(limits);
+    let large = format!(r#"{{"inputs":[],"id":"{}"}}"#, "x".repeat(2_000_000));
+    let mut caller = gate.caller().await;
+    let reply = caller.post(ECHO, &large).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(reply.header("ratelimit-policy"), Some("\"client-bytes\";q=100000;w=1;qu=\"content-bytes\""));
+    // Twenty seconds' worth, of which a slow machine has waited some by now.
+    let reply = caller.post(ECHO, REQUEST).await;
+    assert!(reply.error(429).contains("\"client-bytes\" allows 100000 bytes a second"));
+    assert_eq!(reply.json()["limit"], "client-bytes");
+    let after: u64 = reply.header("retry-after").unwrap().parse().unwrap();
+    let told: u64 = reply.header("ratelimit").unwrap().rsplit_once("t=").unwrap().1.parse().unwrap();
+    assert!((5..=24).contains(&after) && told <= after, "{after} {told}");
+    // Other clients do not pay for it, and a request without a body costs none.
+    assert_eq!(caller.post_with(ECHO, &[("X-Api-Key", "weld")], REQUEST).await.status, 200);
+    assert_eq!(caller.get("/v2/models/echo").await.status, 200);
+}
+
+#[tokio::test]
+async fn rates_change_while_the_door_is_open_and_those_that_stay_keep_their_counts() {
+    let gate = Gate::with(limited(2));
+    let mut caller = gate.caller().await;
+    while caller.post(ECHO, REQUEST).await.status == 200 {}
+    gate.shared.reload(&GatewayConfig { x_ratelimit: true, ..limited(2) }).unwrap();
+    let reply = caller.post(ECHO, REQUEST).await;
+    assert!([200, 429].contains(&reply.status));
+    assert_eq!(reply.header("x-ratelimit-limit"), Some("2"), "a setting beside the rates");
+    assert_eq!(reply.header("x-ratelimit-remaining"), Some("0"), "what was used up stays used up");
+    gate.shared.reload(&limited(500)).unwrap();
+    for _ in 0..100 {
+        assert_eq!(caller.post(ECHO, REQUEST).await.status, 200, "another rate begins anew");
+    }
+    gate.shared.reload(&config()).unwrap();
+    assert_eq!(caller.post(ECHO, REQUEST).await.header("ratelimit"), None);
+    let wrong = GatewayConfig { deadline_default: std::time::Duration::ZERO, ..limited(1) };
+    assert!(gate.shared.reload(&wrong).unwrap_err().contains("deadline_default"));
+    assert_eq!(caller.post(ECHO, REQUEST).await.header("ratelimit"), None);
+}
+
+#[tokio::test]
+async fn clients_behind_a_trusted_proxy_are_told_apart() {
+    let trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    let gate = Gate::with(GatewayConfig { trusted_proxies, ..limited(2) });
+    let mut proxy = gate.caller().await;
+    for n in 0..10 {
+        let of_client = [("X-Forwarded-For", format!("192.0.2.{n}"))];
+        let of_client = of_client.each_ref().map(|(name, value)| (*name, value.as_str()));
+        for _ in 0..2 {
+            assert_eq!(proxy.post_with(ECHO, &of_client, REQUEST).await.status, 200);
+        }
+    }
+    let gate = Gate::with(limited(2));
+    let mut stranger = gate.caller().await;
+    let mut refused = 0;
+    for n in 0..10 {
+        let forged = format!("192.0.2.{n}");
+        let reply = stranger.post_with(ECHO, &[("X-Forwarded-For", &forged)], REQUEST).await;
+        refused += usize::from(reply.status == 429);
+    }
+    assert!(5 <= refused, "{refused}: whoever is no trusted proxy does not say where clients are");
+}
+
+#[tokio::test]
 async fn one_address_cannot_take_the_connections_of_all_others() {
     let gate = Gate::with(GatewayConfig { connections_per_address_max: 2, ..config() });
     let (mut first, mut second) = (gate.caller().await, gate.caller().await);

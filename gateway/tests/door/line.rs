@@ -2,21 +2,27 @@
 
 use std::{
     sync::{
-        Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
 use lineside_client::{CallError, InferCall, InferReply};
-use lineside_gateway::Cluster;
+use lineside_gateway::{Change, Cluster, LogControl};
 use lineside_wire::{
-    ClusterId, ClusterStatus, Datatype, Executed, Fault, FaultCode, InferResult, LoadReport, MemberRow,
-    MembersResult, ModelInfo, ModelState, ModelVersion, NodeId, Parameters, Role, RunReport, Tensor,
-    TensorSpec, bytes_tensor, join_tensors, split_tensors,
+    BatchStatistics, ChangeParams, ChangeResult, ClusterId, ClusterStatus, Datatype, Executed, Fault,
+    FaultCode, InferResult, LoadReport, MemberRow, MembersResult, ModelInfo, ModelState, ModelStatistics,
+    ModelVersion, NodeChange, NodeId, Parameters, Role, RunReport, Spent, StatisticsParams, StatisticsResult,
+    Tensor, TensorSpec, bytes_tensor, join_tensors, split_tensors,
 };
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
+
+use crate::tasks;
 
 pub(crate) const PRESS: NodeId = NodeId::from_bytes([0xa1; 16]);
 pub(crate) const WELD: NodeId = NodeId::from_bytes([0xb2; 16]);
@@ -32,6 +38,35 @@ pub(crate) struct Line {
     /// Lets calls of `slow` go on.
     pub(crate) go: Semaphore,
     pub(crate) is_ready: AtomicBool,
+    /// Whether there are models that take images and texts, too.
+    pub(crate) has_tasks: AtomicBool,
+    /// Further models, which give back what they are given.
+    pub(crate) further: Mutex<Vec<ModelInfo>>,
+    /// The changes that were asked for, and until when.
+    pub(crate) changes: Mutex<Vec<(Change, ChangeParams, Instant)>>,
+    /// The log; without one it cannot be changed.
+    pub(crate) log: Mutex<Option<Arc<Log>>>,
+    /// What each member was last heard of, and the bell that rings when that changes.
+    pub(crate) seen_ms_ago: AtomicU64,
+    pub(crate) changed: watch::Sender<()>,
+}
+
+/// A log with a level.
+#[derive(Debug)]
+pub(crate) struct Log(pub(crate) Mutex<String>);
+
+impl LogControl for Log {
+    fn level(&self) -> String {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn set_level(&self, directives: &str) -> Result<(), String> {
+        if directives.contains("broken") {
+            return Err("\"broken\" is no directive".to_owned());
+        }
+        directives.clone_into(&mut self.0.lock().unwrap());
+        Ok(())
+    }
 }
 
 impl Default for Line {
@@ -43,11 +78,23 @@ impl Default for Line {
             dropped: AtomicUsize::new(0),
             go: Semaphore::new(0),
             is_ready: AtomicBool::new(true),
+            has_tasks: AtomicBool::new(false),
+            further: Mutex::default(),
+            changes: Mutex::default(),
+            log: Mutex::default(),
+            seen_ms_ago: AtomicU64::new(5),
+            changed: watch::Sender::new(()),
         }
     }
 }
 
 impl Line {
+    /// Members change.
+    pub(crate) fn heard(&self, ms_ago: u64) {
+        self.seen_ms_ago.store(ms_ago, Ordering::SeqCst);
+        self.changed.send_replace(());
+    }
+
     pub(crate) fn last_call(&self) -> (InferCall, Vec<Bytes>) {
         self.calls.lock().unwrap().last().cloned().expect("a call")
     }
@@ -116,14 +163,21 @@ impl Cluster for Line {
             }
             ("stuck", _) => std::future::pending().await,
             ("panics", _) => panic!("a defect that the test ordered"),
+            _ if call.params.task.is_some() => {}
+            _ if self.further.lock().unwrap().iter().any(|further| further.name == model) => {}
             ("add" | "echo" | "nan" | "half" | "label", None | Some(ModelVersion(1 | 2))) => {}
             ("add", Some(version)) => return Err(CallError::UnknownVersion { model, version }),
             _ => return Err(CallError::UnknownModel { model }),
         }
-        let inputs = split_tensors(call.params.inputs, &chunks.concat().into()).map_err(refused)?;
-        let outputs = outputs(model.as_str(), inputs).map_err(refused)?;
+        let inputs = split_tensors(call.params.inputs.clone(), &chunks.concat().into()).map_err(refused)?;
+        let outputs = match call.params.task {
+            Some(task) => tasks::outputs(task, &call, &inputs),
+            None => outputs(model.as_str(), inputs),
+        };
+        let outputs = outputs.map_err(refused)?;
         let (headers, payload) = join_tensors(&outputs);
-        let version = call.params.version.unwrap_or(ModelVersion(2));
+        let latest = if call.params.task.is_some() { 1 } else { 2 };
+        let version = call.params.version.unwrap_or(ModelVersion(latest));
         Ok(InferReply {
             result: InferResult { model, version, outputs: headers, parameters: Parameters::new() },
             payload: payload.into_chunks().concat().into(),
@@ -133,6 +187,7 @@ impl Cluster for Line {
                 queue_us: 1,
                 run_us: 2,
                 attempts: 2,
+                batch: 1,
             },
         })
     }
@@ -148,13 +203,19 @@ impl Cluster for Line {
             inputs,
             outputs: vec![spec("sum")],
             slots: 1,
+            tasks: Vec::new(),
         };
-        vec![
+        let mut models = vec![
             model("add", 1, ModelState::Ready, vec![spec("a"), spec("b")]),
             model("add", 2, ModelState::Ready, vec![spec("a"), spec("b")]),
             model("echo", 1, ModelState::Ready, vec![spec("x")]),
             model("torn", 1, ModelState::Unavailable, vec![spec("x")]),
-        ]
+        ];
+        if self.has_tasks.load(Ordering::SeqCst) {
+            models.extend(tasks::models());
+        }
+        models.extend(self.further.lock().unwrap().iter().cloned());
+        models
     }
 
     fn members(&self) -> MembersResult {
@@ -165,7 +226,7 @@ impl Cluster for Line {
             state: state.to_owned(),
             role: Some(Role::Node),
             member: None,
-            seen_ms_ago: 5,
+            seen_ms_ago: self.seen_ms_ago.load(Ordering::SeqCst),
             in_flight: 3,
             p95_us: Some(900),
             calls: 40,
@@ -188,6 +249,79 @@ impl Cluster for Line {
             in_flight: 0,
             slots: 2,
         }
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<()>> {
+        Some(self.changed.subscribe())
+    }
+
+    async fn change(
+        &self,
+        change: Change,
+        params: ChangeParams,
+        deadline: Instant,
+    ) -> Result<ChangeResult, Fault> {
+        self.changes.lock().unwrap().push((change, params.clone(), deadline));
+        let node = |node, name: &str, done, absent, reason: Option<&str>| NodeChange {
+            node,
+            name: name.to_owned(),
+            done,
+            absent,
+            reason: reason.map(str::to_owned),
+        };
+        let models = self.models().into_iter().filter(|model| model.name == params.model).collect();
+        let nodes = match params.model.as_str() {
+            "add" | "echo" => {
+                vec![node(PRESS, "press", true, false, None), node(WELD, "weld", false, true, None)]
+            }
+            "torn" => vec![
+                node(PRESS, "press", false, false, Some("the file is damaged")),
+                node(WELD, "weld", true, false, None),
+            ],
+            "stuck" => std::future::pending().await,
+            _ => vec![node(PRESS, "press", false, true, None), node(WELD, "weld", false, true, None)],
+        };
+        Ok(ChangeResult { models, nodes })
+    }
+
+    async fn statistics(
+        &self,
+        params: StatisticsParams,
+        _deadline: Instant,
+    ) -> Result<StatisticsResult, Fault> {
+        let spent = |count| Spent { count, ns: 1_000 * count };
+        let row = |model: ModelInfo| ModelStatistics {
+            name: model.name,
+            version: model.version,
+            last_inference_ms: 1_700_000_000_000,
+            inference_count: 8,
+            execution_count: 4,
+            success: spent(8),
+            fail: spent(1),
+            queue: spent(8),
+            compute_input: spent(4),
+            compute_infer: spent(4),
+            compute_output: spent(4),
+            cache_hit: spent(0),
+            cache_miss: spent(0),
+            batches: vec![BatchStatistics {
+                batch_size: 2,
+                compute_input: spent(4),
+                compute_infer: spent(4),
+                compute_output: spent(4),
+            }],
+        };
+        let wanted = |model: &ModelInfo| {
+            params.model.as_ref().is_none_or(|name| *name == model.name)
+                && params.version.is_none_or(|version| version == model.version)
+        };
+        let models =
+            self.models().into_iter().filter(|model| model.state == ModelState::Ready && wanted(model));
+        Ok(StatisticsResult { models: models.map(row).collect() })
+    }
+
+    fn log(&self) -> Option<Arc<dyn LogControl>> {
+        self.log.lock().unwrap().clone().map(|log| log as Arc<dyn LogControl>)
     }
 
     fn ready(&self) -> Result<(), String> {

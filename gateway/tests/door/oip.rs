@@ -189,7 +189,19 @@ async fn metadata_says_what_the_server_and_its_models_are() {
     for path in ["/v2", "/v2/"] {
         let server = caller.get(path).await.json();
         assert_eq!(server["name"], "lineside");
-        assert_eq!(server["extensions"], json!(["binary_tensor_data"]));
+        let extensions = [
+            "binary_tensor_data",
+            "classification",
+            "generate",
+            "logging",
+            "model_configuration",
+            "model_repository",
+            "model_repository(unload_dependents)",
+            "parameters",
+            "schedule_policy",
+            "statistics",
+        ];
+        assert_eq!(server["extensions"], json!(extensions));
     }
     let tensor = |name: &str| json!({"name": name, "datatype": "FP32", "shape": [-1, 2]});
     let model = json!({
@@ -251,4 +263,37 @@ async fn what_json_cannot_hold_is_an_error_that_names_the_way_out() {
     }
     let label = caller.post("/v2/models/label/infer", r#"{"inputs":[]}"#).await.json();
     assert_eq!(label["outputs"][0]["data"], json!(["kratzer \"tief\""]));
+}
+
+#[tokio::test]
+async fn a_content_type_that_is_wrong_or_missing_changes_nothing() {
+    let gate = Gate::open();
+    let mut caller = gate.caller().await;
+    let request = add(&json!([1, 2])).to_string();
+    for media in
+        ["text/plain", "application/x-www-form-urlencoded", "application/octet-stream", "image/png", "?"]
+    {
+        let reply = caller.post_with("/v2/models/add/infer", &[("Content-Type", media)], &request).await;
+        assert_eq!(reply.json()["outputs"][0]["data"], json!([11.0, 22.0]), "{media}");
+    }
+    let tensor = 1.0_f32.to_le_bytes();
+    let binary = json!({"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "parameters": {"binary_data_size": 4}}]});
+    assert_eq!(caller.post_binary("/v2/models/echo/infer", &binary, &[&tensor]).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_body_of_one_byte_a_chunk_is_read_like_any_other() {
+    let gate = Gate::open();
+    let mut caller = gate.caller().await;
+    let request = add(&json!([1, 2])).to_string();
+    for _ in 0..2 {
+        let mut sent =
+            b"POST /v2/models/add/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        for byte in request.bytes() {
+            sent.extend([b"1\r\n".as_slice(), &[byte], b"\r\n"].concat());
+        }
+        sent.extend(b"0\r\n\r\n");
+        caller.write(sent).await;
+        assert_eq!(caller.reply().await.json()["outputs"][0]["data"], json!([11.0, 22.0]));
+    }
 }

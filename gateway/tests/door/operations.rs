@@ -96,3 +96,35 @@ async fn a_request_keeps_its_id_and_one_that_could_forge_a_log_line_gets_another
     reply.error(404);
     assert_eq!(reply.header("x-request-id").map(str::len), Some(32));
 }
+
+#[tokio::test]
+async fn whatever_is_refused_has_the_body_of_an_error() {
+    let gate = Gate::open();
+    for (head, status) in [
+        ("DELETE /v2/models/add HTTP/1.1\r\nHost: x\r\n\r\n", 405),
+        ("PUT /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", 405),
+        ("PATCH /v2/repository/index HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 405),
+        ("BREW /v2/models/add/infer HTTP/1.1\r\nHost: x\r\n\r\n", 405),
+        ("TRACE /livez HTTP/1.1\r\nHost: x\r\n\r\n", 405),
+        ("OPTIONS /v2/models/add/infer HTTP/1.1\r\nHost: x\r\n\r\n", 405),
+        ("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        ("CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n", 404),
+        ("GET /v2/models HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        ("GET /v2/models/add/trace/setting HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        ("GET /v2/systemsharedmemory/status HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        ("POST /v2/models/busy/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\n{\"inputs\":[]}", 503),
+        ("POST /v2/models/late/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\n{\"inputs\":[]}", 504),
+        ("POST /v2/models/add/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n", 413),
+        (
+            "POST /v2/models/add/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n",
+            400,
+        ),
+        ("GET /v2 HTTP/1.1\r\nHost: x\r\n bad\r\n\r\n", 400),
+        ("GET /v2 HTTP/9.9\r\nHost: x\r\n\r\n", 400),
+    ] {
+        let mut caller = gate.caller().await;
+        caller.write(head).await;
+        let words = caller.reply().await.error(status);
+        assert!(!words.is_empty(), "{head}");
+    }
+}

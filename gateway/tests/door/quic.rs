@@ -1,96 +1,35 @@
 //! The same door over QUIC: real certificates, two meshes, the same limits.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    num::NonZeroU32,
-    sync::{Arc, atomic::Ordering},
-    time::{Duration, SystemTime},
-};
+use std::{num::NonZeroU32, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
-use lineside_certs::{Authority, Identity, PeerIdentity, Subject};
-use lineside_gateway::{DoorService, GatewayConfig, Shared};
-use lineside_mesh::{
-    CallFailure, Destination, Incoming, Mesh, MeshConfig, Outbound, Presence, Reply, Served, Service,
-};
+use lineside_gateway::GatewayConfig;
+use lineside_mesh::{CallFailure, Outbound};
 use lineside_wire::{
-    Datatype, FaultCode, Greeting, Health, InferParams, InferResult, MembersResult, ModelInfo, ModelParams,
-    ModelsResult, NodeId, PROTOCOL_VERSION, Parameters, Role, Tensor, decode_part, join_tensors, method,
-    split_tensors,
+    ChangeParams, ChangeResult, ClusterStatus, Datatype, FaultCode, Health, InferParams, InferResult,
+    MembersResult, ModelInfo, ModelParams, ModelsResult, Parameters, Role, StatisticsResult, Tensor,
+    decode_part, method, split_tensors,
 };
 use serde::Serialize;
-use tempfile::TempDir;
 use tokio::time::timeout;
 
 use crate::{
     gate::{PATIENCE, config, eventually},
-    line::{Line, PRESS},
+    line::PRESS,
+    mesh::{Floor, infer},
 };
 
-/// A client, and the door that it calls.
-struct Floor {
-    line: Arc<Line>,
-    shared: Arc<Shared>,
-    door: Mesh,
-    client: Mesh,
-    _home: TempDir,
-}
-
-struct Greets(Arc<Identity>);
-
-impl Presence for Greets {
-    fn greeting(&self) -> Greeting {
-        Greeting { protocol: PROTOCOL_VERSION, cluster: self.0.cluster(), member: None, clock_ms: 0 }
-    }
-
-    fn met(&self, _peer: &PeerIdentity, _greeting: &Greeting, _remote: SocketAddr) {}
-
-    fn lost(&self, _node: NodeId) {}
-
-    fn gossip(&self, _from: NodeId, _packet: Bytes) {}
-}
-
-/// A client serves nothing: what would come drops its call.
-struct Nothing;
-
-impl Service for Nothing {
-    fn serve(&self, _call: Incoming) -> Served {
-        Served::Done
-    }
-}
-
 impl Floor {
-    fn new(config: GatewayConfig) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let authority = Authority::create(&home.path().join("ca"), "floor", SystemTime::now()).unwrap();
-        let identity = |role: Role, name: &str| {
-            let directory = home.path().join(name);
-            let issued = authority.issue(&Subject::new(role, name), SystemTime::now()).unwrap();
-            Identity::store(&directory, &issued).unwrap();
-            Arc::new(Identity::load(&directory).unwrap())
-        };
-        let (line, shared) = (Arc::new(Line::default()), Shared::new(config));
-        let service = Arc::new(DoorService::new(Arc::clone(&line), Arc::clone(&shared)));
-        let own = identity(Role::Gateway, "gate");
-        let listening = MeshConfig::listening((Ipv4Addr::LOCALHOST, 0).into());
-        let door = Mesh::bind(listening, Arc::clone(&own), Arc::new(Greets(own)), service).unwrap();
-        let own = identity(Role::Client, "program");
-        let client =
-            Mesh::bind(MeshConfig::dialling(), Arc::clone(&own), Arc::new(Greets(own)), Arc::new(Nothing))
-                .unwrap();
-        Self { line, shared, door, client, _home: home }
-    }
-
-    async fn call<P: Serialize>(&self, outbound: Outbound<P>) -> Result<Reply, CallFailure> {
-        let address = self.door.local_addr();
-        let met = self.client.greet(address, None).await.unwrap();
-        let to = Destination { node: met.identity.node, address };
-        timeout(PATIENCE, self.client.call(to, outbound)).await.expect("an answer comes")
-    }
-
     async fn ask<P: Serialize, T: serde::de::DeserializeOwned>(&self, method: &'static str, params: P) -> T {
         let reply = self.call(Outbound::new(method, params)).await.unwrap();
         decode_part(&reply.result).unwrap()
+    }
+
+    async fn fails<P: Serialize>(&self, outbound: Outbound<P>, code: FaultCode) {
+        match self.call(outbound).await {
+            Err(CallFailure::Fault { fault, .. }) => assert_eq!(fault.code, code, "{fault}"),
+            other => panic!("no fault: {other:?}"),
+        }
     }
 
     async fn fault(&self, outbound: Outbound<InferParams>) -> FaultCode {
@@ -99,18 +38,6 @@ impl Floor {
             other => panic!("no fault: {other:?}"),
         }
     }
-}
-
-fn infer(model: &str, tensors: &[Tensor]) -> Outbound<InferParams> {
-    let (inputs, payload) = join_tensors(tensors);
-    let params = InferParams {
-        model: model.parse().unwrap(),
-        version: None,
-        inputs,
-        outputs: Vec::new(),
-        parameters: Parameters::new(),
-    };
-    Outbound { payload, ..Outbound::new(method::INFER, params) }
 }
 
 fn numbers(name: &str, values: &[f32]) -> Tensor {
@@ -145,6 +72,24 @@ async fn a_peer_runs_models_and_asks_for_the_cluster_over_quic() {
     assert_eq!(floor.ask::<_, ModelInfo>(method::MODELS_GET, params).await.version.0, 2);
     floor.client.shutdown().await;
     floor.door.shutdown().await;
+}
+
+#[tokio::test]
+async fn models_are_changed_and_counted_by_the_same_methods_and_who_may_is_told_by_the_certificate() {
+    let floor = Floor::with(config(), Role::Admin);
+    let params = ChangeParams { model: "add".parse().unwrap(), version: None, nodes: Vec::new() };
+    let loaded: ChangeResult = floor.ask(method::MODELS_LOAD, &params).await;
+    assert_eq!((loaded.models.len(), loaded.nodes[0].node, loaded.nodes[0].done), (2, PRESS, true));
+    let counted: StatisticsResult = floor.ask(method::MODELS_STATISTICS, Parameters::new()).await;
+    assert_eq!(counted.models.len(), 3);
+    assert_eq!(floor.ask::<_, ClusterStatus>(method::CLUSTER_STATUS, Parameters::new()).await.models, 4);
+    floor.fails(Outbound::new(method::MODELS_LOAD, "no params"), FaultCode::InvalidParams).await;
+    // The member itself serves what is streamed; the document is JSON's.
+    floor.fails(Outbound::new(method::CLUSTER_WATCH, Parameters::new()), FaultCode::MethodNotFound).await;
+
+    let floor = Floor::new(config());
+    floor.fails(Outbound::new(method::MODELS_UNLOAD, &params), FaultCode::PermissionDenied).await;
+    assert!(floor.line.changes.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -14,8 +14,9 @@ use lineside_certs::{Authority, Identity, PeerIdentity, Subject};
 use lineside_mesh::{CallFailure, Destination, Mesh, MeshConfig, Outbound, Presence, Reply};
 use lineside_wire::{
     CallContext, Datatype, Empty, Fault, Greeting, InferParams, InferResult, LoadReport, MemberState,
-    ModelInfo, ModelParams, ModelState, ModelVersion, ModelsResult, NodeId, PROTOCOL_VERSION, Parameters,
-    Role, RunReport, Tensor, decode_part, join_tensors, method, split_tensors,
+    ModelInfo, ModelParams, ModelState, ModelStatistics, ModelVersion, ModelsResult, NodeId,
+    PROTOCOL_VERSION, Parameter, Parameters, Role, RunReport, StatisticsParams, StatisticsResult, Task,
+    Tensor, bytes_elements, bytes_tensor, decode_part, join_tensors, method, split_tensors,
 };
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
@@ -124,6 +125,14 @@ impl Floor {
         decode_part::<ModelsResult>(&reply.result).map(|result| result.models)
     }
 
+    /// What a model has done; all of them, when none is named.
+    pub(super) async fn statistics(&self, model: Option<&str>) -> Result<Vec<ModelStatistics>, Fault> {
+        let params = StatisticsParams { model: model.map(|name| name.parse().unwrap()), version: None };
+        let call = Outbound::new(method::MODELS_STATISTICS, params);
+        let reply = self.call(call).await.map_err(|(fault, _)| fault)?;
+        decode_part::<StatisticsResult>(&reply.result).map(|result| result.models)
+    }
+
     pub(super) async fn load(&self, model: &str) -> Result<Vec<ModelInfo>, Fault> {
         self.order(method::MODELS_LOAD, model).await
     }
@@ -161,6 +170,13 @@ impl Answer {
         let bytes = self.outputs[name].bytes.as_chunks::<4>().0;
         bytes.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
     }
+
+    /// The elements of an output of BYTES.
+    pub(super) fn texts(&self, name: &str) -> Vec<String> {
+        let output = &self.outputs[name];
+        let elements = bytes_elements(&output.bytes, output.shape.elements()).unwrap();
+        elements.into_iter().map(|element| String::from_utf8(element.to_vec()).unwrap()).collect()
+    }
 }
 
 /// A call of `infer` in the making.
@@ -179,6 +195,8 @@ impl Request {
             inputs: Vec::new(),
             outputs: Vec::new(),
             parameters: Parameters::new(),
+            task: None,
+            classification: Default::default(),
         };
         Self { params, tensors: Vec::new(), context: CallContext::default() }
     }
@@ -206,6 +224,34 @@ impl Request {
 
     pub(super) fn output(mut self, name: &str) -> Self {
         self.params.outputs.push(name.to_owned());
+        self
+    }
+
+    pub(super) fn task(mut self, task: Task) -> Self {
+        self.params.task = Some(task);
+        self
+    }
+
+    /// An image for [`Task::Predict`].
+    pub(super) fn image(self, file: &[u8]) -> Self {
+        let bytes = bytes_tensor([file]).unwrap();
+        self.task(Task::Predict).input(Task::IMAGE, Datatype::Bytes, &[1], bytes)
+    }
+
+    /// Texts for [`Task::Embed`].
+    pub(super) fn texts(self, texts: &[&str]) -> Self {
+        let bytes = bytes_tensor(texts.iter().map(|text| text.as_bytes())).unwrap();
+        self.task(Task::Embed).input(Task::TEXT, Datatype::Bytes, &[texts.len() as u64], bytes)
+    }
+
+    pub(super) fn parameter(mut self, name: &str, value: Parameter) -> Self {
+        self.params.parameters.insert(name.to_owned(), value);
+        self
+    }
+
+    /// Wants so many classes of an output.
+    pub(super) fn classes(mut self, output: &str, count: u32) -> Self {
+        self.params.classification.insert(output.to_owned(), count);
         self
     }
 

@@ -12,6 +12,8 @@ pub(super) enum Type {
     Row(u64),
     /// A tensor of any shape.
     Any(u64),
+    /// A tensor of these dimensions; -1 varies.
+    Dims(u64, &'static [i64]),
     /// A sequence of tensors.
     Sequence(u64),
 }
@@ -24,12 +26,39 @@ pub(super) fn one_node(operator: &str, from: &Type, to: &Type, attributes: &[(&s
         message(5, &fields.concat())
     });
     let node = [text(1, "x"), text(2, "y"), text(4, operator), texts.collect::<Vec<_>>().concat()];
-    let graph = [
-        message(1, &node.concat()),
-        text(2, "g"),
-        message(11, &value("x", from)),
-        message(12, &value("y", to)),
+    model(&[message(1, &node.concat()), message(11, &value("x", from)), message(12, &value("y", to))])
+}
+
+/// A model of texts that looks each token up in a table of vectors of `width` elements. It has an `attention_mask`,
+/// which it does not need, where `masked`.
+pub(super) fn look_up(table: &[f32], width: i64, masked: bool) -> Vec<u8> {
+    let rows = table.len() as u64 / width.unsigned_abs();
+    let raw: Vec<u8> = table.iter().flat_map(|value| value.to_le_bytes()).collect();
+    // TensorProto: dims, data_type, name, raw_data.
+    let tensor = [
+        number(1, rows),
+        number(1, width.unsigned_abs()),
+        number(2, FLOAT),
+        text(8, "table"),
+        message(9, &raw),
     ];
+    let node = [text(1, "table"), text(1, "input_ids"), text(2, "last_hidden_state"), text(4, "Gather")];
+    let ids = Type::Dims(INT64, &[-1, -1]);
+    let mut fields = vec![
+        message(1, &node.concat()),
+        message(5, &tensor.concat()),
+        message(11, &value("input_ids", &ids)),
+        message(12, &value("last_hidden_state", &Type::Dims(FLOAT, &[-1, -1, -1]))),
+    ];
+    if masked {
+        fields.push(message(11, &value("attention_mask", &ids)));
+    }
+    model(&fields)
+}
+
+/// A model around the fields of a graph.
+fn model(fields: &[Vec<u8>]) -> Vec<u8> {
+    let graph = [text(2, "g"), fields.concat()];
     let opset = [text(1, ""), number(2, 17)];
     [number(1, 8), message(7, &graph.concat()), message(8, &opset.concat())].concat()
 }
@@ -45,6 +74,14 @@ fn type_proto(is: &Type) -> Vec<u8> {
             message(1, &[number(1, *element), message(2, &shape)].concat())
         }
         Type::Any(element) => message(1, &number(1, *element)),
+        Type::Dims(element, dims) => {
+            let dim = |(at, dim): (usize, &i64)| match u64::try_from(*dim) {
+                Ok(fixed) => message(1, &number(1, fixed)),
+                Err(_) => message(1, &text(2, &format!("d{at}"))),
+            };
+            let shape: Vec<u8> = dims.iter().enumerate().flat_map(dim).collect();
+            message(1, &[number(1, *element), message(2, &shape)].concat())
+        }
         Type::Sequence(element) => message(4, &message(1, &type_proto(&Type::Any(*element)))),
     }
 }

@@ -3,6 +3,7 @@
 mod floor;
 mod graph;
 mod onnx;
+mod tasks;
 mod workshop;
 
 mod stories;

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The library: the one that this machine has, else the pinned one.
-fn library() -> PathBuf {
+pub(super) fn library() -> PathBuf {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     let find = || runtime::ensure(None, &mut |line| println!("{line}")).map(|found| found.path);
     LIBRARY
@@ -28,11 +28,11 @@ fn library() -> PathBuf {
         .clone()
 }
 
-fn models() -> PathBuf {
+pub(super) fn models() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models")
 }
 
-fn samples(path: &str) -> Value {
+pub(super) fn samples(path: &str) -> Value {
     serde_json::from_slice(&fs::read(models().join("samples").join(path)).unwrap()).unwrap()
 }
 

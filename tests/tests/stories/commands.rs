@@ -78,10 +78,13 @@ async fn models_are_listed_unloaded_and_loaded_by_those_who_may() {
     assert_eq!(state(&models, "add"), Some("READY".into()), "{models}");
     assert_eq!(state(&models, "broken"), Some("UNAVAILABLE".into()), "{models}");
 
-    let refused = floor.lineside("press", &["models", "unload", "add"]).await;
-    refused.assert_failed(1, &["the role node may not call models.unload", "lineside certs admin"]);
+    floor.identity(Role::Client);
+    let program = floor.path("client-1-identity");
+    let unload = ["models", "unload", "add", "--identity", program.to_str().unwrap()];
+    let refused = floor.lineside("press", &unload).await;
+    refused.assert_failed(1, &["the role client may not call models.unload", "lineside certs admin"]);
     floor.identity(Role::Admin);
-    let admin = floor.path("admin-1-identity");
+    let admin = floor.path("admin-2-identity");
     for (verb, wanted) in [("unload", "UNAVAILABLE"), ("load", "READY")] {
         let change = ["models", verb, "add", "--identity", admin.to_str().unwrap()];
         let changed = floor.lineside("door", &change).await;

@@ -6,6 +6,7 @@
 
 mod clocks;
 mod commands;
+mod doors;
 mod failing;
 mod forming;
 mod leaving;

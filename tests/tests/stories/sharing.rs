@@ -90,7 +90,10 @@ async fn a_client_over_its_rate_waits_and_another_does_not() {
     assert_eq!(statuses[..5], [200; 5]);
     let refused = refused.expect("twenty at once are more than five");
     let seconds: u64 = refused.header("retry-after").expect("when to come again").parse().unwrap();
-    assert_eq!(seconds, 1, "one a second");
+    assert!(
+        (1..=2).contains(&seconds),
+        "one a second, and a little more so that not all come at once: {seconds}"
+    );
     assert_eq!(refused.json()["code"], "RATE_LIMITED");
 
     for _ in 0..5 {

@@ -2,8 +2,8 @@ use serde::de::DeserializeOwned;
 
 use super::*;
 use crate::{
-    CallContext, EncodedFrame, Limits, Message, PayloadBuilder, RequestId, check_document, decode_part,
-    method,
+    API_KEYS_BYTES_MAX, API_KEYS_MAX, API_KEYS_REVOKED_MAX, CallContext, EncodedFrame, Limits, Message,
+    PayloadBuilder, RequestId, check_document, decode_part, method,
 };
 
 const CLUSTER: ClusterId = ClusterId::from_bytes([0xc1; 16]);
@@ -26,6 +26,8 @@ fn list(authorities: usize, revoked: usize) -> TrustList {
         issuing: 1,
         authorities: (1..).take(authorities).map(authority).collect(),
         revoked_nodes: vec![NodeId::from_bytes([0xdd; 16]); revoked],
+        keys: Vec::new(),
+        revoked_keys: Vec::new(),
     }
 }
 
@@ -54,13 +56,42 @@ fn again<T: Serialize + DeserializeOwned>(value: &T) -> T {
     decode_part(&rmp_serde::to_vec_named(value).unwrap()).unwrap()
 }
 
+/// A key with this many bytes of patterns.
+fn key(number: u64, pattern_bytes: usize) -> ApiKey {
+    ApiKey {
+        id: ByteArray::new(number.to_be_bytes()),
+        hash: ByteArray::new([0xee; 32]),
+        name: "x".repeat(64),
+        models: vec!["*".repeat(pattern_bytes)],
+        methods: vec!["infer".to_owned()],
+        expires: Some(u64::MAX),
+        rate: Some(u32::MAX),
+        burst: Some(u32::MAX),
+    }
+}
+
+/// As many bytes of keys as there can be, and as many that were revoked.
+fn with_keys(list: TrustList) -> TrustList {
+    let bytes = |keys: &[ApiKey]| rmp_serde::to_vec_named(keys).unwrap().len();
+    let room = API_KEYS_BYTES_MAX / API_KEYS_MAX - bytes(&[key(0, 0)]) - 4;
+    let keys: Vec<_> = (0..API_KEYS_MAX as u64).map(|number| key(number, room)).collect();
+    assert!((API_KEYS_BYTES_MAX * 95 / 100..=API_KEYS_BYTES_MAX).contains(&bytes(&keys)), "{}", bytes(&keys));
+    let revoked = |number: u64| RevokedApiKey {
+        at: u64::MAX,
+        id: ByteArray::new(number.to_be_bytes()),
+        ends: Some(u64::MAX),
+    };
+    TrustList { keys, revoked_keys: (0..API_KEYS_REVOKED_MAX as u64).map(revoked).collect(), ..list }
+}
+
 #[test]
 fn the_longest_trust_list_fits_an_answer_beside_a_certificate() {
     let enrolled = Enrolled {
         certificates: vec![ByteBuf::from(vec![0x30; CERTIFICATE_BYTES]); 2],
-        trust: signed(&list(AUTHORITIES_MAX, REVOKED_MAX)),
+        trust: signed(&with_keys(list(AUTHORITIES_MAX, REVOKED_MAX))),
         now: u64::MAX,
     };
+    assert!(enrolled.trust.document.len() <= 1 << 20, "{} bytes", enrolled.trust.document.len());
     let frame = EncodedFrame::response(RequestId(1), &enrolled, None, PayloadBuilder::new());
     let most = Limits::default().answer_bytes_max as usize;
     assert!(2 * frame.len() <= most, "{} bytes of {most} leave no room", frame.len());
@@ -119,9 +150,12 @@ fn what_has_a_fixed_length_has_exactly_that() {
 #[test]
 fn a_list_without_revoked_nodes_says_nothing_of_them_and_one_with_says_each() {
     let none = rmp_serde::to_vec_named(&list(1, 0)).unwrap();
-    assert!(!none.windows(7).any(|bytes| bytes == b"revoked"));
+    assert!(
+        !none.windows(7).any(|bytes| bytes == b"revoked") && !none.windows(4).any(|bytes| bytes == b"keys")
+    );
     assert_eq!(again(&list(1, 0)), list(1, 0));
     assert_eq!(again(&list(2, 3)), list(2, 3));
+    assert_eq!(again(&with_keys(list(1, 1))), with_keys(list(1, 1)));
 }
 
 #[test]

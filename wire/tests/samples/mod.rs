@@ -29,7 +29,7 @@ pub(crate) fn examples() -> Vec<(&'static str, Vec<u8>)> {
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
         ..context.clone()
     };
-    let report = RunReport { node: PRESS, load: load(1), queue_us: 40, run_us: 900, attempts: 1 };
+    let report = RunReport { node: PRESS, load: load(1), queue_us: 40, run_us: 900, attempts: 1, batch: 1 };
     let (inputs, payload) = join_tensors(&[floats("a", &[1.0, 2.0]), floats("b", &[0.5, -1.0])]);
     let params = InferParams {
         model: "add".parse().unwrap(),
@@ -37,6 +37,8 @@ pub(crate) fn examples() -> Vec<(&'static str, Vec<u8>)> {
         inputs,
         outputs: Vec::new(),
         parameters: BTreeMap::new(),
+        task: None,
+        classification: Default::default(),
     };
     let (outputs, sum) = join_tensors(&[floats("sum", &[1.5, 1.0])]);
     let result = InferResult {
@@ -127,6 +129,8 @@ pub(crate) fn further() -> Vec<(&'static str, Vec<u8>)> {
         inputs,
         outputs: vec!["scores".into()],
         parameters: parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        task: None,
+        classification: Default::default(),
     };
     let context = CallContext {
         timeout_us: Some(u64::MAX),
@@ -242,6 +246,7 @@ fn state() -> MemberState {
         inputs: vec![spec("a", &[-1, 2]), spec("b", &[2])],
         outputs: vec![spec("sum", &[-1, 2])],
         slots: 4,
+        tasks: Vec::new(),
     };
     MemberState {
         node: PRESS,

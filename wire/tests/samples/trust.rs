@@ -30,6 +30,8 @@ pub(crate) fn first() -> TrustList {
         issuing: 1,
         authorities: vec![authority(1)],
         revoked_nodes: Vec::new(),
+        keys: Vec::new(),
+        revoked_keys: Vec::new(),
     }
 }
 

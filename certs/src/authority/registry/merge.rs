@@ -1,6 +1,6 @@
 //! Two machines that hold the authority's key, each with its own registry, come to one trust list.
 //!
-//! Revocations are only ever added. Whoever has more than the other publishes a higher number; with equal content the
+//! Revocations are only ever added, and so are API keys: one that either holder took back is gone. Whoever has more than the other publishes a higher number; with equal content the
 //! higher number is taken over as it is, and under one number the larger hash, so that two holders do not answer each
 //! other for ever.
 
@@ -11,7 +11,7 @@ use std::{
 
 use lineside_wire::NodeId;
 
-use super::{DAY, Generation, ListFull, Published, Registry, RevokedSerial, seconds};
+use super::{DAY, Generation, KeysOfList, ListFull, Published, Registry, RevokedSerial, seconds};
 
 /// A list that another holder published; its signature was checked.
 #[derive(Clone, Debug)]
@@ -20,6 +20,7 @@ pub(in crate::authority) struct Seen {
     /// Oldest first.
     pub(in crate::authority) authorities: Vec<SeenAuthority>,
     pub(in crate::authority) nodes: BTreeSet<NodeId>,
+    pub(in crate::authority) keys: KeysOfList,
 }
 
 /// An authority in it.
@@ -44,7 +45,7 @@ pub(in crate::authority) enum Merged {
 }
 
 /// What a list says, without numbers and signatures.
-type Content = (BTreeSet<NodeId>, Vec<(u32, BTreeSet<String>)>);
+type Content = (BTreeSet<NodeId>, Vec<(u32, BTreeSet<String>)>, KeysOfList);
 
 impl Registry {
     /// Takes in what another holder published. Certificates that are not known here end `longest` after they were
@@ -57,15 +58,16 @@ impl Registry {
     ) -> Result<Merged, ListFull> {
         self.forget_what_is_over(now);
         let now = seconds(now);
-        let before = self.content();
+        let before = self.content(now);
         let mut next = self.clone();
         next.add_nodes(seen, now);
         next.add_serials(seen, longest, now);
+        next.add_keys(&seen.keys, now);
         next.check_room(0)?;
         next.follow_generations(seen);
         next.forget_gone_generations(now);
         *self = next;
-        let ours = self.content();
+        let ours = self.content(now);
         Ok(self.settle(seen, before != ours, now))
     }
 
@@ -97,10 +99,11 @@ impl Registry {
 
     /// Whether their list holds all that ours would. What we cannot sign does not count.
     fn says_the_same(&self, seen: &Seen, now: u64) -> bool {
-        let (nodes, authorities) = self.content();
+        let (nodes, authorities, _) = self.content(now);
         let numbers = seen.authorities.iter().map(|seen| seen.generation);
         numbers.eq(self.generations.iter().map(|ours| ours.number))
             && nodes == seen.nodes
+            && self.has_same_keys(&seen.keys, now)
             && authorities.iter().zip(&seen.authorities).zip(&self.generations).all(
                 |((ours, seen), generation)| {
                     let theirs: BTreeSet<&String> = seen.revoked.iter().map(|(serial, _)| serial).collect();
@@ -114,11 +117,11 @@ impl Registry {
         self.revoked_serials.get(serial).is_none_or(|revoked| revoked.ends.saturating_add(DAY) <= now)
     }
 
-    fn content(&self) -> Content {
+    fn content(&self, now: u64) -> Content {
         let serials =
             |generation: u32| self.serials_of(generation).into_iter().map(|(serial, _)| serial).collect();
         let authorities = self.generations.iter().map(|one| (one.number, serials(one.number)));
-        (self.revoked_nodes.keys().copied().collect(), authorities.collect())
+        (self.revoked_nodes.keys().copied().collect(), authorities.collect(), self.keys_of_list(now))
     }
 
     fn add_nodes(&mut self, seen: &Seen, now: u64) {

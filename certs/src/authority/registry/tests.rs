@@ -3,11 +3,12 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
 };
 
-use lineside_wire::{REVOKED_MAX, Role};
+use lineside_wire::{API_KEYS_MAX, API_KEYS_REVOKED_MAX, REVOKED_MAX, Role};
 use proptest::prelude::*;
+use serde_bytes::ByteArray;
 
 use super::*;
-use crate::{TokenId, TokenState, x509::since_1970};
+use crate::{ApiKeyId, ApiKeyState, TokenId, TokenState, x509::since_1970};
 
 /// Registry of one cluster, with lists that nobody signed.
 struct Desk {
@@ -83,6 +84,44 @@ impl Desk {
         row
     }
 
+    /// Makes an API key; false when there is no room.
+    fn make_key(&mut self, id: u64, expires: Option<u64>) -> bool {
+        let key = ApiKey {
+            id: ByteArray::new(id.to_be_bytes()),
+            hash: ByteArray::new([1; 32]),
+            name: "press-7".to_owned(),
+            models: vec!["*".to_owned()],
+            methods: vec!["infer".to_owned()],
+            expires,
+            rate: None,
+            burst: None,
+        };
+        self.registry.add_key(&key, self.now()).is_ok()
+    }
+
+    /// The same, and publishes it.
+    fn key(&mut self, id: u64, expires: Option<u64>) -> bool {
+        let made = self.make_key(id, expires);
+        if made {
+            self.publish(0);
+        }
+        made
+    }
+
+    fn revoke_key(&mut self, id: u64) -> bool {
+        let revoked = self.registry.revoke_key(ApiKeyId(id.to_be_bytes()), self.now()).is_some();
+        if revoked {
+            self.publish(0);
+        }
+        revoked
+    }
+
+    /// The keys that the list in force says are good.
+    fn live(&self) -> Vec<u64> {
+        let seen = self.seen();
+        seen.keys.live.keys().map(|id| u64::from_be_bytes(*id)).collect()
+    }
+
     fn seen(&self) -> Seen {
         let plan = self.registry.plan(0, self.now());
         let authorities =
@@ -94,6 +133,7 @@ impl Desk {
             published: self.registry.trust.clone(),
             authorities: authorities.collect(),
             nodes: plan.revoked_nodes.into_iter().collect(),
+            keys: self.registry.keys_of_list(self.now),
         }
     }
 
@@ -113,6 +153,11 @@ fn a_registry_reads_as_it_was_written() {
     desk.join(1, 1).unwrap();
     desk.registry.begin_rotation([2; 32]);
     desk.registry.revoke_node(NodeId::from_bytes([9; 16]), desk.now()).unwrap();
+    assert!(
+        !desk.registry.to_json().contains("keys\""),
+        "one without keys reads for releases that knew none"
+    );
+    assert!(desk.key(1, None) && desk.key(2, Some(5_000)) && desk.revoke_key(2));
     assert_eq!(Registry::from_json(&desk.registry.to_json()).unwrap(), desk.registry);
 }
 
@@ -218,6 +263,100 @@ fn a_node_waits_until_its_newest_certificate_is_of_the_new_generation() {
     assert_eq!(press.generation, 1);
 }
 
+#[test]
+fn a_key_is_in_force_until_a_day_after_its_end_and_listed_until_it_is_removed() {
+    let mut desk = Desk::new();
+    let states = |desk: &Desk| -> Vec<_> {
+        desk.registry.key_rows(desk.now()).into_iter().map(|row| row.state).collect()
+    };
+    assert!(desk.key(1, Some(desk.now + 100)) && desk.key(2, None));
+    desk.now += 100;
+    assert_eq!((states(&desk), desk.live()), (vec![ApiKeyState::Live, ApiKeyState::Expired], vec![1, 2]));
+    desk.now += DAY;
+    assert_eq!((states(&desk).len(), desk.live()), (2, vec![2]));
+    assert!(desk.revoke_key(1) && !desk.revoke_key(1) && desk.revoke_key(2));
+    assert!(desk.live().is_empty());
+    // What is long over needs no word any more; the other could come back from a copy for ever.
+    assert_eq!(desk.seen().keys.revoked.len(), 1);
+    assert_eq!(states(&desk), [ApiKeyState::Revoked], "the one that was in force");
+    desk.now += DAY;
+    assert!(states(&desk).is_empty());
+}
+
+#[test]
+fn keys_have_a_bound_and_what_is_over_makes_room() {
+    let mut desk = Desk::new();
+    for id in 0..API_KEYS_MAX as u64 {
+        assert!(desk.make_key(id, (id == 7).then_some(desk.now + 10)));
+    }
+    assert!(!desk.make_key(1 << 40, None));
+    desk.now += DAY + 10;
+    assert!(desk.make_key(1 << 40, None) && !desk.make_key(1 << 41, None));
+}
+
+#[test]
+fn a_key_can_be_taken_back_however_many_were_before() {
+    let mut desk = Desk::new();
+    for id in 0..API_KEYS_REVOKED_MAX as u64 + 10 {
+        desk.now += 1;
+        assert!(desk.make_key(id, None));
+        assert!(desk.registry.revoke_key(ApiKeyId(id.to_be_bytes()), desk.now()).is_some());
+    }
+    let gone = desk.seen().keys.revoked;
+    assert_eq!(gone.len(), API_KEYS_REVOKED_MAX);
+    assert_eq!(gone.keys().next(), Some(&10_u64.to_be_bytes()), "the oldest are forgotten first");
+}
+
+#[test]
+fn keys_of_both_holders_stay_and_what_either_took_back_is_gone() {
+    let mut one = Desk::new();
+    assert!(one.key(1, None) && one.key(2, None) && one.key(3, None));
+    let mut two = Desk { registry: one.registry.clone(), hand: 1, now: one.now };
+    assert!(one.revoke_key(1) && one.key(4, None));
+    assert!(two.revoke_key(2) && two.key(5, None));
+    // The same number, and another content.
+    assert_eq!(one.registry.trust.number, two.registry.trust.number);
+    one.merge(&two.seen());
+    two.merge(&one.seen());
+    assert_eq!((one.live(), two.live()), (vec![3, 4, 5], vec![3, 4, 5]));
+    assert_eq!(one.registry.trust, two.registry.trust);
+    let rows = two.registry.key_rows(two.now());
+    assert_eq!(rows.iter().filter(|row| row.state == ApiKeyState::Live).count(), 3);
+    assert_eq!(rows.iter().find(|row| row.id.0 == 4_u64.to_be_bytes()).unwrap().created, None);
+}
+
+#[test]
+fn a_copy_that_was_kept_for_a_year_does_not_bring_a_key_back() {
+    let mut one = Desk::new();
+    assert!(one.key(1, None));
+    let mut copy = Desk { registry: one.registry.clone(), hand: 1, now: one.now };
+    assert!(one.revoke_key(1));
+    (one.now, copy.now) = (one.now + 365 * DAY, copy.now + 365 * DAY);
+    for id in 10..20 {
+        assert!(copy.key(id, None));
+    }
+    one.merge(&copy.seen());
+    copy.merge(&one.seen());
+    assert!(!one.live().contains(&1) && one.live() == copy.live());
+}
+
+#[test]
+fn two_holders_with_too_many_keys_together_keep_the_same() {
+    let (mut one, mut two) = (Desk::new(), Desk { hand: 1, ..Desk::new() });
+    for id in 0..API_KEYS_MAX as u64 {
+        assert!(one.make_key(2 * id, None) && two.make_key(2 * id + 1, None));
+    }
+    one.publish(0);
+    two.publish(0);
+    for _ in 0..4 {
+        let (of_one, of_two) = (one.seen(), two.seen());
+        one.merge(&of_two);
+        two.merge(&of_one);
+    }
+    assert_eq!((one.live(), &one.registry.trust), (two.live(), &two.registry.trust));
+    assert_eq!(one.live(), (0..API_KEYS_MAX as u64).collect::<Vec<_>>());
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Token(u8, u64),
@@ -226,6 +365,8 @@ enum Step {
     RevokeNode(u8),
     RevokeSerial(u8),
     Issue(u8),
+    Key(u8),
+    RevokeKey(u8),
     Rotate,
     Merge,
     Copy,
@@ -240,6 +381,8 @@ fn step() -> impl Strategy<Value = Step> {
         (0..6u8).prop_map(Step::RevokeNode),
         (0..6u8).prop_map(Step::RevokeSerial),
         (0..6u8).prop_map(Step::Issue),
+        (0..6u8).prop_map(Step::Key),
+        (0..6u8).prop_map(Step::RevokeKey),
         Just(Step::Rotate),
         Just(Step::Merge),
         Just(Step::Copy),
@@ -256,12 +399,16 @@ struct Witness {
     fresh: BTreeMap<u8, u8>,
     told: BTreeMap<u8, (u8, String)>,
     nodes: Vec<NodeId>,
+    /// The keys that were made, and those that were taken back.
+    keys: BTreeMap<u8, bool>,
+    keys_gone: Vec<u64>,
 }
 
 impl Witness {
     fn new() -> Self {
         let (desk, other) = (Desk::new(), Desk::new());
-        Self { desk, other, made: 0, fresh: BTreeMap::new(), told: BTreeMap::new(), nodes: Vec::new() }
+        let (fresh, told, keys) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { desk, other, made: 0, fresh, told, nodes: Vec::new(), keys, keys_gone: Vec::new() }
     }
 
     fn take(&mut self, step: &Step) {
@@ -304,6 +451,18 @@ impl Witness {
                 }
             }
             Step::Issue(what) => drop(self.desk.issue(u64::from(what), 100_000)),
+            Step::Key(place) => {
+                let key = self.keys.entry(place).or_default();
+                // An id is never used twice by one holder.
+                if !std::mem::replace(key, true) {
+                    self.desk.key(u64::from(place), None);
+                }
+            }
+            Step::RevokeKey(place) => {
+                if self.desk.revoke_key(u64::from(place)) {
+                    self.keys_gone.push(u64::from(place));
+                }
+            }
             Step::Rotate => {
                 match self.desk.registry.retiring() {
                     Some(_) => drop(self.desk.registry.finish_rotation(now)),
@@ -353,6 +512,7 @@ proptest! {
             prop_assert!(number <= registry.trust.number, "{step:?} took the list back");
             number = registry.trust.number;
             prop_assert!(witness.nodes.iter().all(|node| registry.is_node_revoked(*node)));
+            prop_assert!(witness.keys_gone.iter().all(|key| !witness.desk.live().contains(key)), "{step:?}");
             prop_assert_eq!(&Registry::from_json(&registry.to_json()).unwrap(), registry);
         }
     }
@@ -365,7 +525,10 @@ proptest! {
         let (mut one, mut two) = (Witness::new(), Witness::new());
         two.desk.hand = 1;
         let only = |steps: Vec<Step>| steps.into_iter().filter(|step| {
-            matches!(step, Step::RevokeNode(_) | Step::RevokeSerial(_) | Step::Issue(_))
+            matches!(
+                step,
+                Step::RevokeNode(_) | Step::RevokeSerial(_) | Step::Issue(_) | Step::Key(_) | Step::RevokeKey(_)
+            )
         });
         only(left).for_each(|step| one.take(&step));
         // Other certificates under the same numbers there are none: each holder issues its own.
@@ -381,5 +544,12 @@ proptest! {
         prop_assert!(quiet, "they answer each other for ever");
         prop_assert_eq!(&one.desk.registry.trust, &two.desk.registry.trust);
         prop_assert_eq!(&one.desk.seen().nodes, &two.desk.seen().nodes);
+        let gone = [&one.keys_gone[..], &two.keys_gone].concat();
+        let mut made: Vec<u64> = one.keys.keys().chain(two.keys.keys()).map(|key| u64::from(*key)).collect();
+        made.sort_unstable();
+        made.dedup();
+        made.retain(|key| !gone.contains(key));
+        prop_assert_eq!(one.desk.live(), made.clone());
+        prop_assert_eq!(two.desk.live(), made);
     }
 }

@@ -1,0 +1,91 @@
+//! `GET /v2/models[/{model}[/versions/{version}]]/stats`: what the models have done, summed over the nodes.
+
+use http::StatusCode;
+use lineside_wire::{BatchStatistics, ModelStatistics, ModelVersion, Spent, StatisticsParams};
+use serde::Serialize;
+
+use crate::{Cluster, answer::Answer, ask::Ask, errors::Refusal, gate::Permission, oip, route::Target};
+
+/// The answer, in Triton's names.
+#[derive(Serialize)]
+struct Body<'a> {
+    model_stats: Vec<Row<'a>>,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    name: &'a str,
+    version: ModelVersion,
+    /// Milliseconds since 1970; 0 is never.
+    last_inference: u64,
+    inference_count: u64,
+    execution_count: u64,
+    inference_stats: Durations,
+    /// Of models that answer one request with several responses: there are none.
+    response_stats: Nothing,
+    batch_stats: &'a [BatchStatistics],
+    /// Nobody measures it per model.
+    memory_usage: [(); 0],
+}
+
+#[derive(Serialize)]
+struct Nothing {}
+
+#[derive(Serialize)]
+struct Durations {
+    success: Spent,
+    fail: Spent,
+    queue: Spent,
+    compute_input: Spent,
+    compute_infer: Spent,
+    compute_output: Spent,
+    cache_hit: Spent,
+    cache_miss: Spent,
+}
+
+impl<'a> From<&'a ModelStatistics> for Row<'a> {
+    fn from(model: &'a ModelStatistics) -> Self {
+        Self {
+            name: model.name.as_str(),
+            version: model.version,
+            last_inference: model.last_inference_ms,
+            inference_count: model.inference_count,
+            execution_count: model.execution_count,
+            inference_stats: Durations {
+                success: model.success,
+                fail: model.fail,
+                queue: model.queue,
+                compute_input: model.compute_input,
+                compute_infer: model.compute_infer,
+                compute_output: model.compute_output,
+                cache_hit: model.cache_hit,
+                cache_miss: model.cache_miss,
+            },
+            response_stats: Nothing {},
+            batch_stats: &model.batches,
+            memory_usage: [],
+        }
+    }
+}
+
+/// Answers with one model, or with all that the caller may see.
+pub(crate) async fn statistics<C: Cluster>(
+    ask: &Ask<'_, '_, C>,
+    target: Option<&Target<'_>>,
+) -> Result<Answer, Refusal> {
+    let params = match target {
+        None => StatisticsParams::default(),
+        Some(target) => {
+            let models = ask.cluster().models();
+            let model = oip::find(&models, &target.model, target.version.as_deref())?;
+            let version = target.version.is_some().then_some(model.version);
+            StatisticsParams { model: Some(model.name.clone()), version }
+        }
+    };
+    let _place = ask.enter()?;
+    let result = ask.cluster().statistics(params, ask.deadline(None)).await?;
+    let is_seen =
+        |model: &&ModelStatistics| ask.may(Permission::Statistics, Some(model.name.as_str())).is_ok();
+    let model_stats = result.models.iter().filter(is_seen).map(Row::from).collect();
+    Ok(Answer::json(StatusCode::OK, &Body { model_stats }))
+}

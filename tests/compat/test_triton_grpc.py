@@ -1,0 +1,150 @@
+"""tritonclient over gRPC, on its own port and on HTTP's."""
+
+import asyncio
+import queue
+
+import grpc as grpcio
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+import tritonclient.grpc.aio as triton_aio
+from tensors import VALUES, same
+from tritonclient.utils import InferenceServerException
+
+
+@pytest.fixture(params=["own port", "port of HTTP"])
+def where(request, http, grpc):
+    return grpc if request.param == "own port" else http
+
+
+@pytest.fixture
+def client(where):
+    with triton.InferenceServerClient(where) as client:
+        yield client
+
+
+def echo(module):
+    inputs = []
+    for datatype, values in VALUES.items():
+        tensor = module.InferInput(f"in_{datatype.lower()}", values.shape, datatype)
+        tensor.set_data_from_numpy(values)
+        inputs.append(tensor)
+    return inputs
+
+
+def check(answer):
+    for datatype, values in VALUES.items():
+        assert same(answer.as_numpy(f"out_{datatype.lower()}"), values), datatype
+
+
+@pytest.mark.parametrize("packed", [None, "gzip", "deflate"])
+def test_every_datatype_comes_back_as_it_went(client, packed):
+    for _ in range(3):
+        answer = client.infer("echo", echo(triton), request_id="part-7", compression_algorithm=packed)
+        check(answer)
+        assert answer.get_response().id == "part-7"
+
+
+def test_bf16(client):
+    words = np.array([0x3F80, 0xC000, 0x0001], np.uint16)
+    tensor = triton.InferInput("in_bf16", [3], "BF16")
+    tensor._raw_content = words.tobytes()
+    answer = client.infer("echo-bf16", [tensor]).get_response()
+    assert answer.outputs[0].datatype == "BF16" and answer.raw_output_contents[0] == words.tobytes()
+
+
+def test_metadata_health_and_statistics(client):
+    assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("add")
+    assert not client.is_model_ready("nope")
+    assert client.get_server_metadata().name == "lineside"
+    assert [tensor.name for tensor in client.get_model_metadata("add").inputs] == ["a", "b"]
+    assert client.get_model_config("add").config.name == "add"
+    assert client.get_inference_statistics("add").model_stats[0].name == "add"
+    assert any(model.name == "add" and model.state == "READY" for model in client.get_model_repository_index().models)
+
+
+def test_a_stream_answers_each_request(client):
+    answers = queue.Queue()
+    client.start_stream(callback=lambda result, error: answers.put((result, error)))
+    for at in range(20):
+        client.async_stream_infer("add", addends(triton, float(at), 1.0), request_id=str(at))
+    got = {}
+    for _ in range(20):
+        result, error = answers.get(timeout=20)
+        assert error is None
+        got[result.get_response().id] = result.as_numpy("sum").item()
+    client.stop_stream()
+    assert got == {str(at): at + 1.0 for at in range(20)}
+
+
+def test_a_stream_says_what_is_wrong_and_goes_on(client):
+    answers = queue.Queue()
+    client.start_stream(callback=lambda result, error: answers.put((result, error)))
+    client.async_stream_infer("nope", addends(triton, 1.0, 1.0))
+    _, error = answers.get(timeout=20)
+    assert "Request for unknown model" in error.message()
+    client.async_stream_infer("add", addends(triton, 1.0, 1.0))
+    result, error = answers.get(timeout=20)
+    assert error is None and result.as_numpy("sum").item() == 2.0
+    client.stop_stream()
+
+
+def test_many_at_once(client):
+    answers = queue.Queue()
+    for at in range(40):
+        client.async_infer("add", addends(triton, float(at), 1.0), lambda result, error: answers.put((result, error)))
+    got = [answers.get(timeout=20) for _ in range(40)]
+    assert all(error is None for _, error in got)
+    assert sorted(result.as_numpy("sum").item() for result, _ in got) == [at + 1.0 for at in range(40)]
+
+
+def test_the_asyncio_client(where):
+    async def run():
+        async with triton_aio.InferenceServerClient(where) as client:
+            assert await client.is_server_ready()
+            check(await client.infer("echo", echo(triton_aio)))
+
+            async def requests():
+                for at in range(5):
+                    yield {"model_name": "add", "inputs": addends(triton_aio, float(at), 1.0), "request_id": str(at)}
+
+            got = {}
+            async for result, error in client.stream_infer(requests()):
+                assert error is None
+                got[result.get_response().id] = result.as_numpy("sum").item()
+                if len(got) == 5:
+                    break
+            assert got == {str(at): at + 1.0 for at in range(5)}
+
+    asyncio.run(run())
+
+
+def test_typed_contents(where):
+    from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+    with grpcio.insecure_channel(where) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        request = service_pb2.ModelInferRequest(model_name="add")
+        for name in ["a", "b"]:
+            tensor = request.inputs.add(name=name, datatype="FP32", shape=[2])
+            tensor.contents.fp32_contents.extend([1.5, 2.0])
+        answer = stub.ModelInfer(request, timeout=10)
+        assert np.frombuffer(answer.raw_output_contents[0], np.float32).tolist() == [3.0, 4.0]
+
+
+def test_what_is_wrong_is_said(client):
+    with pytest.raises(InferenceServerException, match="Request for unknown model") as refused:
+        client.infer("nope", addends(triton, 1.0, 2.0))
+    assert refused.value.status() == "StatusCode.NOT_FOUND"
+    with pytest.raises(InferenceServerException) as refused:
+        client.infer("add", addends(triton, 1.0, 2.0)[:1])
+    assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+def addends(module, a, b):
+    inputs = []
+    for name, value in [("a", a), ("b", b)]:
+        tensor = module.InferInput(name, [1], "FP32")
+        tensor.set_data_from_numpy(np.array([value], np.float32))
+        inputs.append(tensor)
+    return inputs

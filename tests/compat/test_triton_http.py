@@ -1,0 +1,148 @@
+"""tritonclient over HTTP: the client that most inference programs have."""
+
+import asyncio
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+import tritonclient.http.aio as triton_aio
+from tensors import ONLY_BINARY, VALUES, same
+from tritonclient.utils import InferenceServerException
+
+FORMS = [(i, o) for i in ("json", "binary") for o in ("json", "binary")]
+
+
+@pytest.fixture
+def client(http):
+    with triton.InferenceServerClient(http) as client:
+        yield client
+
+
+def echo(module, form_in, form_out):
+    inputs, outputs = [], []
+    for datatype, values in VALUES.items():
+        tensor = module.InferInput(f"in_{datatype.lower()}", values.shape, datatype)
+        tensor.set_data_from_numpy(values, binary_data=form_in == "binary" or datatype in ONLY_BINARY)
+        inputs.append(tensor)
+        binary = form_out == "binary" or datatype in ONLY_BINARY
+        outputs.append(module.InferRequestedOutput(f"out_{datatype.lower()}", binary_data=binary))
+    return inputs, outputs
+
+
+def check(answer):
+    for datatype, values in VALUES.items():
+        got = answer.as_numpy(f"out_{datatype.lower()}")
+        assert same(got, values), f"{datatype}: {got}"
+
+
+@pytest.mark.parametrize("form_in,form_out", FORMS)
+@pytest.mark.parametrize("packed", [None, "gzip", "deflate"])
+def test_every_datatype_comes_back_as_it_went(client, form_in, form_out, packed):
+    inputs, outputs = echo(triton, form_in, form_out)
+    for _ in range(3):
+        answer = client.infer(
+            "echo",
+            inputs,
+            outputs=outputs,
+            request_id="part-7",
+            request_compression_algorithm=packed,
+            response_compression_algorithm=packed,
+        )
+        check(answer)
+        assert answer.get_response()["id"] == "part-7"
+
+
+def test_bf16_goes_as_binary(client):
+    words = np.array([0x3F80, 0xC000, 0x0001], np.uint16)
+    tensor = triton.InferInput("in_bf16", [3], "BF16")
+    tensor._raw_data = words.tobytes()
+    tensor._parameters["binary_data_size"] = len(tensor._raw_data)
+    answer = client.infer("echo-bf16", [tensor], outputs=[triton.InferRequestedOutput("out_bf16", binary_data=True)])
+    assert answer.get_output("out_bf16")["datatype"] == "BF16"
+    assert answer._buffer[: len(words) * 2] == words.tobytes()
+
+
+def test_metadata_health_and_statistics(client):
+    assert client.is_server_live() and client.is_server_ready()
+    assert client.is_model_ready("add") and client.is_model_ready("add", "1")
+    assert not client.is_model_ready("nope")
+    assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
+    metadata = client.get_model_metadata("add")
+    assert [tensor["name"] for tensor in metadata["inputs"]] == ["a", "b"]
+    config = client.get_model_config("add")
+    assert config["name"] == "add" and config["input"][0]["data_type"] == "TYPE_FP32"
+    before = client.get_inference_statistics("add")["model_stats"][0]["inference_stats"]["success"]["count"]
+    add(client, 1.0, 2.0)
+    after = client.get_inference_statistics("add")["model_stats"][0]["inference_stats"]["success"]["count"]
+    assert after == before + 1
+    assert client.get_log_settings()["log_error"] is True
+
+
+def test_many_at_once(http, nodes):
+    with triton.InferenceServerClient(http, concurrency=4) as client:
+        pending = [client.async_infer("add", addends(float(i), 1.0)) for i in range(40)]
+        sums = [request.get_result().as_numpy("sum").item() for request in pending]
+    assert sums == [i + 1.0 for i in range(40)]
+
+
+def test_the_asyncio_client(http, nodes):
+    async def run():
+        async with triton_aio.InferenceServerClient(http) as client:
+            assert await client.is_server_ready()
+            assert (await client.get_model_metadata("add"))["name"] == "add"
+            for packed in (None, "gzip", "deflate"):
+                inputs, outputs = echo(triton_aio, "binary", "binary")
+                answer = await client.infer(
+                    "echo",
+                    inputs,
+                    outputs=outputs,
+                    request_compression_algorithm=packed,
+                    response_compression_algorithm=packed,
+                )
+                check(answer)
+
+    asyncio.run(run())
+
+
+def test_classification(client):
+    wanted = [triton.InferRequestedOutput("out_fp32", binary_data=False, class_count=2)]
+    inputs, _ = echo(triton, "binary", "binary")
+    texts = [str(text) for text in client.infer("echo", inputs, outputs=wanted).as_numpy("out_fp32").reshape(-1)]
+    # The largest of -1.5, 0.1, 3.4e38, with their places.
+    assert [text.split(":")[1] for text in texts] == ["2", "1"]
+
+
+def test_what_is_wrong_is_said(client):
+    with pytest.raises(InferenceServerException, match="Request for unknown model"):
+        client.infer("nope", addends(1.0, 2.0))
+    with pytest.raises(InferenceServerException, match="sum"):
+        client.infer("add", addends(1.0, 2.0), outputs=[triton.InferRequestedOutput("product")])
+    with pytest.raises(InferenceServerException) as refused:
+        client.infer("add", addends(1.0, 2.0)[:1])
+    assert refused.value.status() == "400"
+
+
+def test_the_repository(floor, http, nodes):
+    key = {"X-Api-Key": floor.key("--name", f"loader-{nodes}", "--method", "models.*")}
+    with triton.InferenceServerClient(http) as client:
+        index = {row["name"]: row for row in client.get_model_repository_index()}
+        assert index["add"]["state"] == "READY" and index["add"]["version"] == "1"
+        with pytest.raises(InferenceServerException):
+            client.unload_model("echo-bf16")
+        client.unload_model("echo-bf16", headers=key)
+        floor.until(lambda: not client.is_model_ready("echo-bf16"))
+        client.load_model("echo-bf16", headers=key)
+        floor.until(lambda: client.is_model_ready("echo-bf16"))
+
+
+def addends(a, b):
+    inputs = []
+    for name, value in [("a", a), ("b", b)]:
+        tensor = triton.InferInput(name, [1], "FP32")
+        tensor.set_data_from_numpy(np.array([value], np.float32))
+        inputs.append(tensor)
+    return inputs
+
+
+def add(client, a, b):
+    return client.infer("add", addends(a, b)).as_numpy("sum").item()

@@ -1,0 +1,160 @@
+//! What members tell each other about serving: tasks beyond tensors, changes of models, statistics.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ModelInfo, ModelName, ModelVersion, NodeId};
+
+/// What a model does with an input that is no tensor of its own. The node turns it into tensors and back, as the
+/// model's settings say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// An image to labels, boxes and a verdict. The one input is [`Task::IMAGE`], one element of BYTES: a JPEG or PNG
+    /// file. The one output is [`Task::PREDICTION`], one element of BYTES: a JSON document.
+    Predict,
+    /// Texts to vectors. The one input is [`Task::TEXT`], BYTES of shape `[n]`, or [`Task::TOKENS`]. The outputs are
+    /// [`Task::EMBEDDING`], FP32 of shape `[n, d]`, and [`Task::TOKEN_COUNT`], UINT32 of shape `[n]`.
+    Embed,
+}
+
+impl Task {
+    /// Input of [`Task::Predict`].
+    pub const IMAGE: &str = "image";
+    /// Output of [`Task::Predict`].
+    pub const PREDICTION: &str = "prediction";
+    /// Input of [`Task::Embed`].
+    pub const TEXT: &str = "text";
+    /// Another input of [`Task::Embed`]: BYTES of shape `[n]`, each element the ids of one text's tokens as
+    /// little-endian `u32`s.
+    pub const TOKENS: &str = "tokens";
+    /// Output of [`Task::Embed`].
+    pub const EMBEDDING: &str = "embedding";
+    /// Output of [`Task::Embed`]: the tokens of each text.
+    pub const TOKEN_COUNT: &str = "token_count";
+
+    /// Its name, as in a document.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Predict => "predict",
+            Self::Embed => "embed",
+        }
+    }
+}
+
+/// The params of `models.load` and `models.unload` where a door is asked, which asks the nodes. A node reads the first
+/// two members, as [`ModelParams`](crate::ModelParams).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeParams {
+    /// Which model.
+    pub model: ModelName,
+    /// Which version; `None` is all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<ModelVersion>,
+    /// Which nodes; empty is every node that has the model in its repository.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeId>,
+}
+
+/// What a door answers to `models.load` and `models.unload`: [`ModelsResult`](crate::ModelsResult) with what became of
+/// it on each node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeResult {
+    /// The model's versions as the cluster has them afterwards.
+    pub models: Vec<ModelInfo>,
+    /// What each node that was asked said, by name.
+    pub nodes: Vec<NodeChange>,
+}
+
+/// What became of a change on one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeChange {
+    /// Which node.
+    pub node: NodeId,
+    /// Its name for people.
+    pub name: String,
+    /// Whether it did it.
+    pub done: bool,
+    /// Whether it does not have the model at all; not an error of the node.
+    #[serde(default)]
+    pub absent: bool,
+    /// Why it did not, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// How often something was done, and how long it took together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// How often.
+    pub count: u64,
+    /// Nanoseconds together.
+    pub ns: u64,
+}
+
+/// Runs of one batch size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchStatistics {
+    /// Rows of one run.
+    pub batch_size: u64,
+    /// Making the inputs ready.
+    pub compute_input: Spent,
+    /// The runs themselves.
+    pub compute_infer: Spent,
+    /// Making the outputs ready.
+    pub compute_output: Spent,
+}
+
+/// What one version of a model has done since it was loaded first; a reload keeps it, an unload ends it. Triton's names. From a door, the sum over the nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelStatistics {
+    /// Which model.
+    pub name: ModelName,
+    /// Which version.
+    pub version: ModelVersion,
+    /// When the last one came, in milliseconds since 1970; 0 is never.
+    pub last_inference_ms: u64,
+    /// Rows that were answered: an inference of a batch of eight counts eight.
+    pub inference_count: u64,
+    /// Runs of the model.
+    pub execution_count: u64,
+    /// Requests that were answered, from arrival to answer.
+    pub success: Spent,
+    /// Requests that failed after they were accepted.
+    pub fail: Spent,
+    /// Waiting for a session.
+    pub queue: Spent,
+    /// Making the inputs ready.
+    pub compute_input: Spent,
+    /// The runs themselves.
+    pub compute_infer: Spent,
+    /// Making the outputs ready.
+    pub compute_output: Spent,
+    /// Answers that came from the cache.
+    #[serde(default)]
+    pub cache_hit: Spent,
+    /// Look-ups in the cache that found nothing.
+    #[serde(default)]
+    pub cache_miss: Spent,
+    /// By rows of a run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub batches: Vec<BatchStatistics>,
+}
+
+/// The params of `models.statistics`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatisticsParams {
+    /// Which model; `None` is all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelName>,
+    /// Which version; `None` is all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<ModelVersion>,
+}
+
+/// The result of `models.statistics`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatisticsResult {
+    /// By name and version.
+    pub models: Vec<ModelStatistics>,
+}
