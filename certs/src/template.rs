@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use lineside_wire::{ClusterId, NodeId};
 use rand::RngExt as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    GeneralSubtree, IsCa, KeyUsagePurpose, NameConstraints, SanType, SerialNumber, string::Ia5String,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree,
+    IsCa, KeyUsagePurpose, NameConstraints, SanType, SerialNumber, string::Ia5String,
 };
 
 use crate::{
@@ -72,14 +72,11 @@ fn signing(
 }
 
 /// What an authority may speak for: its members, and private names for HTTPS, so that clients can trust it for those
-/// without trusting it for anything public. DNS and IP only: webpki refuses URI name constraints.
+/// without trusting it for anything public. webpki refuses URI name constraints; those of addresses make BoringSSL, and
+/// so gRPC's own clients, refuse every certificate with an address, so that addresses are left to the authority's word.
 fn permitted(cluster: ClusterId) -> Vec<GeneralSubtree> {
-    let domains = web::DOMAINS.iter().map(|domain| GeneralSubtree::DnsName((*domain).to_owned()));
-    let networks = web::NETWORKS
-        .iter()
-        .map(|(network, prefix)| GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(*network, *prefix)));
-    let members = GeneralSubtree::DnsName(cluster_domain(cluster));
-    std::iter::once(members).chain(domains).chain(networks).collect()
+    let domains = web::DOMAINS.iter().map(|domain| (*domain).to_owned());
+    std::iter::once(cluster_domain(cluster)).chain(domains).map(GeneralSubtree::DnsName).collect()
 }
 
 /// A certificate for HTTPS: for serving under these names, and no member's, because it has no URI name.

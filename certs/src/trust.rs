@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_lc_rs::signature;
 use lineside_wire::{
-    API_KEY_PATTERNS_MAX, API_KEYS_MAX, API_KEYS_REVOKED_MAX, AUTHORITIES_MAX, ApiKey, ClusterId, NodeId,
-    REVOKED_MAX, RevokedApiKey, SignedTrust, TrustList, TrustStamp, TrustedAuthority,
+    API_KEY_PATTERN_BYTES_MAX, API_KEY_PATTERNS_MAX, API_KEYS_MAX, API_KEYS_REVOKED_MAX, AUTHORITIES_MAX,
+    ApiKey, ClusterId, NodeId, REVOKED_MAX, RevokedApiKey, SignedTrust, TrustList, TrustStamp,
+    TrustedAuthority,
 };
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use serde::Deserialize as _;
@@ -244,6 +245,17 @@ impl Trust {
         &self.keys
     }
 
+    /// Whether the list in force lacks what was taken back in one before it. It comes from a copy of the authority that was
+    /// kept for a while, and made changes before it met anybody; it should be told.
+    #[must_use]
+    pub fn lacks_revocations(&self) -> bool {
+        let Some(list) = self.signed.as_ref().and_then(|signed| decode(signed).ok()) else { return false };
+        let (nodes, keys): (BTreeSet<_>, BTreeSet<_>) =
+            (list.revoked_nodes.into_iter().collect(), list.revoked_keys.iter().map(|one| *one.id).collect());
+        let is_back = |id: &[u8; 8]| self.revoked_keys.contains_key(id) && !keys.contains(id);
+        !self.revoked_nodes.is_subset(&nodes) || list.keys.iter().any(|key| is_back(&key.id))
+    }
+
     /// How many certificates are revoked by their serial number.
     #[must_use]
     pub fn revoked_certificates(&self) -> usize {
@@ -407,10 +419,13 @@ impl Root {
 fn check_keys(list: &TrustList) -> Result<(), TrustError> {
     let patterns = |key: &ApiKey| key.models.len().max(key.methods.len());
     let most = list.keys.iter().map(patterns).max().unwrap_or_default();
+    let each = list.keys.iter().flat_map(|key| key.models.iter().chain(&key.methods));
+    let longest = each.map(String::len).max().unwrap_or_default();
     for (what, count, max) in [
         ("API keys", list.keys.len(), API_KEYS_MAX),
         ("revoked API keys", list.revoked_keys.len(), API_KEYS_REVOKED_MAX),
         ("patterns of an API key", most, API_KEY_PATTERNS_MAX),
+        ("bytes in a pattern of an API key", longest, API_KEY_PATTERN_BYTES_MAX),
     ] {
         if max < count {
             return Err(TrustError::Damaged(format!("it has {count} {what}, and there can be {max}")));

@@ -1,8 +1,8 @@
 //! Certificates for HTTPS: the names that the cluster's authority may speak for, and the certificates themselves.
 //!
 //! Clients over HTTPS put the authority into their list of those that they trust. So that this can never be turned
-//! against them, it may speak for private names alone. The rule is kept twice: whoever has the key signs no other name, and
-//! the authority's own certificate says so (name constraints), which clients check.
+//! against them, it may speak for private names and addresses alone. For names the rule is kept twice: whoever has the key
+//! signs no other, and the authority's own certificate says so (name constraints), which clients check.
 
 mod certificate;
 
@@ -85,6 +85,16 @@ impl FromStr for WebName {
         match DOMAINS.iter().any(|domain| is_below(&name, domain)) && !is_only_a_domain(&name) {
             true => Ok(Self::Dns(name)),
             false => Err(refused("it is a public name")),
+        }
+    }
+}
+
+impl WebName {
+    /// Whether every machine means itself by it.
+    pub(crate) fn is_own_machine(&self) -> bool {
+        match self {
+            Self::Address(address) => address.is_loopback(),
+            Self::Dns(name) => is_below(name, "localhost"),
         }
     }
 }

@@ -6,6 +6,8 @@
 mod disk;
 #[path = "authority/join.rs"]
 mod join;
+#[path = "authority/keys.rs"]
+mod keys;
 #[path = "authority/office.rs"]
 mod office;
 #[path = "authority/rotation.rs"]

@@ -16,8 +16,8 @@ use lineside_certs::{
     enrolled_to_pem, key_of_request, peer_identity, request_from_pem,
 };
 use lineside_wire::{
-    ClusterId, Enrolled, JoinParams, NodeId, RenewParams, Role, SignedTrust, TrustList, TrustedAuthority,
-    decode_part,
+    ApiKey, ClusterId, Enrolled, JoinParams, NodeId, RenewParams, RevokedApiKey, Role, SignedTrust,
+    TrustList, TrustedAuthority, decode_part,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
@@ -227,7 +227,24 @@ fn identities() -> BTreeMap<String, Vec<u8>> {
     seed("list-first", document(&list(1, &ours[..1])));
     seed("list-rotating", document(&list(4, &ours)));
     seed("list-last", document(&list(u64::MAX, &ours[1..])));
+    let keys = vec![api_key(1, None), api_key(2, Some(1_795_514_820))];
+    let gone = |id: u8, ends| RevokedApiKey { at: 1_795_514_000, id: [id; 8].into(), ends };
+    let revoked_keys = vec![gone(2, Some(1_795_514_820)), gone(3, None)];
+    seed("list-keys", document(&TrustList { keys, revoked_keys, ..list(5, &ours[..1]) }));
     seeds
+}
+
+fn api_key(id: u8, expires: Option<u64>) -> ApiKey {
+    ApiKey {
+        id: [id; 8].into(),
+        hash: [0xee; 32].into(),
+        name: "press-7".to_owned(),
+        models: vec!["defect*".to_owned(), "weld".to_owned()],
+        methods: vec!["infer".to_owned(), "models.*".to_owned()],
+        expires,
+        rate: expires.map(|_| 5),
+        burst: expires.map(|_| 20),
+    }
 }
 
 fn enrolments() -> BTreeMap<String, Vec<u8>> {

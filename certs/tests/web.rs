@@ -14,6 +14,7 @@ use lineside_certs::{
     WebCertificate, client_config, peer_identity, provider, server_config, server_name_of,
 };
 use lineside_wire::{Enrolled, Role, WEB_NAMES_MAX, WebParams};
+use rcgen::{CertificateParams, Issuer, KeyPair};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection,
     client::{WebPkiServerVerifier, danger::ServerCertVerifier as _},
@@ -53,13 +54,18 @@ fn member(office: &Authority, home: &TempDir, role: Role, name: &str) -> Identit
     Identity::load(&home.path().join(name)).unwrap()
 }
 
-/// What a client says that trusts the authorities in this file, and nobody else.
-fn visits(authorities: &str, certificate: &WebCertificate, name: &str) -> Result<(), rustls::Error> {
+/// A client that trusts the authorities in this file, and nobody else.
+fn verifier(authorities: &str) -> Arc<WebPkiServerVerifier> {
     let mut roots = RootCertStore::empty();
     for authority in CertificateDer::pem_slice_iter(authorities.as_bytes()) {
         roots.add(authority.unwrap()).unwrap();
     }
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap()
+}
+
+/// What such a client says of a certificate.
+fn visits(authorities: &str, certificate: &WebCertificate, name: &str) -> Result<(), rustls::Error> {
+    let verifier = verifier(authorities);
     let chain = certificate.chain();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     verifier.verify_server_cert(&chain[0], &chain[1..], &name, &[], UnixTime::now()).map(drop)
@@ -97,6 +103,31 @@ fn the_authority_speaks_for_nothing_public_and_for_no_member() {
     assert!(plant.answer(&CertificateRequest::new(), &[]).is_err());
     let diary = fs::read_to_string(plant.home.path().join("ca/audit.jsonl")).unwrap();
     assert_eq!(diary.matches("web_certificate_refused").count(), 8, "{diary}");
+}
+
+#[test]
+fn whoever_stole_the_key_of_the_authority_is_believed_for_no_public_name() {
+    let plant = Plant::new();
+    let read = |name: &str| fs::read_to_string(plant.home.path().join("ca").join(name)).unwrap();
+    let key = KeyPair::from_pem(&read("ca-g1.key")).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(&read("ca-g1.pem"), key).unwrap();
+    let own = KeyPair::generate().unwrap();
+    for (name, believed) in [
+        ("press.local", true),
+        ("10.0.0.7", true),
+        ("example.org", false),
+        ("local.example.org", false),
+        // Constraints of addresses would keep out clients on BoringSSL: the authority's own rule stands alone there.
+        ("8.8.8.8", true),
+    ] {
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&own, &issuer).unwrap();
+        let (authorities, name) =
+            (plant.press.trust().authorities_pem(), name.to_owned().try_into().unwrap());
+        let verifier = verifier(&authorities);
+        let verdict = verifier.verify_server_cert(certificate.der(), &[], &name, &[], UnixTime::now());
+        assert_eq!(verdict.is_ok(), believed, "{name:?}: {verdict:?}");
+    }
 }
 
 #[test]

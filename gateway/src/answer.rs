@@ -14,7 +14,6 @@ use crate::{
 
 const NODE: HeaderName = HeaderName::from_static("x-lineside-node");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-lineside-attempts");
-const JSON_LENGTH: HeaderName = HeaderName::from_static(head::JSON_LENGTH);
 
 /// Headers of most answers: type, length, id, node, attempts and both limits.
 const HEADERS: usize = 8;
@@ -63,7 +62,8 @@ impl Answer {
         }
     }
 
-    /// The same, keeping this room until the last piece of its body is written.
+    /// The same, keeping this room until the last piece of its body is written. A body that comes bit by bit has rooms of
+    /// its own.
     pub(crate) fn holding(self, room: Reserved) -> Self {
         let body = match self.body {
             OutBody::Pieces(pieces) => pieces.holding(room).into(),
@@ -78,7 +78,7 @@ impl Answer {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         }
         if let Some(length) = self.json_length {
-            headers.insert(JSON_LENGTH, length.into());
+            headers.insert(head::JSON_LENGTH, length.into());
         }
         if let Some(node) = self.node {
             headers.insert(NODE, head::digits(node.as_bytes()));
@@ -101,6 +101,16 @@ impl Refusal {
     pub(crate) fn into_response(self, request_id: &str) -> Response<OutBody> {
         let body = self.body(request_id);
         self.with_body(body)
+    }
+
+    /// The same under this id, as the last one of its connection: the request's body was not read, so nobody knows where
+    /// the next request begins.
+    pub(crate) fn into_last_response(self, id: HeaderValue) -> Response<OutBody> {
+        let mut response = self.into_response(id.to_str().unwrap_or_default());
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        headers.insert(head::REQUEST_ID, id);
+        response
     }
 
     /// The same with this JSON as its body.

@@ -17,7 +17,7 @@ use crate::{
     gate::{Caller, Cost, Origin, Permission},
     head,
     limit::TooSoon,
-    shared::{Place, Shared},
+    shared::{Place, Shared, shorter},
 };
 
 /// A request that was let in. Handlers read its body, run what it asks for, and give an answer.
@@ -49,7 +49,7 @@ impl<C: Cluster> Ask<'_, '_, C> {
 
     /// When it must be answered, where its body names `timeout` too.
     pub(crate) fn deadline(&self, timeout: Option<Duration>) -> Instant {
-        self.door.shared.deadline(self.visit.arrived, crate::rpc::shorter(self.timeout, timeout))
+        self.door.shared.deadline(self.visit.arrived, shorter(self.timeout, timeout))
     }
 
     /// What the head says for the calls of this request.

@@ -171,6 +171,15 @@ pub(crate) async fn collect(
     }
 }
 
+/// Bodies, and parts of them, up to this length, in bytes, are copied out of the read buffer: cheaper than a new buffer
+/// for the connection's next request.
+const COPIED_BYTES_MAX: usize = 4 << 10;
+
+/// The same bytes, which keep nothing large that is not theirs from being used again.
+pub(crate) fn detached(bytes: Bytes) -> Bytes {
+    if bytes.len() <= COPIED_BYTES_MAX { Bytes::copy_from_slice(&bytes) } else { bytes }
+}
+
 /// The next piece; trailers are passed over.
 pub(crate) async fn next(body: &mut Incoming, limits: BodyLimits) -> Result<Option<Bytes>, Refusal> {
     let idle = Instant::now() + limits.idle_max;

@@ -4,7 +4,7 @@
 //! limit would become gigabytes before anybody had counted its entries. One entry more than the limit is kept, so that
 //! whoever wanted fewer sees it and says so in words; the rest is read over.
 
-use std::{collections::BTreeMap, fmt, marker::PhantomData};
+use std::{borrow::Cow, collections::BTreeMap, fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
@@ -91,6 +91,10 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<T> {
         deserializer.deserialize_map(Fields::<T>(PhantomData)).map(Named)
     }
 }
+
+/// A text, which is a slice of the JSON where nothing in it is escaped.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
 struct Fields<T>(PhantomData<T>);
 

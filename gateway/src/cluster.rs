@@ -1,8 +1,8 @@
 //! What the door asks of the cluster behind it.
 
-use lineside_client::{CallError, InferCall, InferReply};
 use std::sync::Arc;
 
+use lineside_client::{CallError, InferCall, InferReply};
 use lineside_wire::{
     ChangeParams, ChangeResult, ClusterStatus, Fault, FaultCode, MembersResult, ModelInfo, StatisticsParams,
     StatisticsResult,
@@ -11,7 +11,7 @@ use tokio::{sync::watch, time::Instant};
 
 /// The cluster as the door sees it: a pool of nodes in production, a fake in tests.
 ///
-/// Everything but [`Cluster::infer`] reads a snapshot and returns at once.
+/// What returns no future reads a snapshot, and returns at once. The futures end at the deadline they are given.
 pub trait Cluster: Send + Sync + 'static {
     /// Runs one inference, on as many nodes as it takes within the call's deadline.
     ///
@@ -42,6 +42,9 @@ pub trait Cluster: Send + Sync + 'static {
     /// became of it on each. A node that did not do it is no error here.
     ///
     /// Dropping the future gives up the wait; nodes that were told go on.
+    ///
+    /// # Errors
+    /// It reaches no node, or cannot.
     fn change(
         &self,
         change: Change,
@@ -52,7 +55,11 @@ pub trait Cluster: Send + Sync + 'static {
         async { Err(Fault::new(FaultCode::MethodNotFound, "this door cannot change models")) }
     }
 
-    /// What the models have done, summed over the nodes that answer until the deadline.
+    /// What the models have done, summed over the nodes that answer until the deadline. Dropping the future takes the
+    /// question back.
+    ///
+    /// # Errors
+    /// No node answers, or it cannot.
     fn statistics(
         &self,
         params: StatisticsParams,

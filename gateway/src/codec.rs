@@ -116,7 +116,8 @@ fn thousandths(text: &str) -> Option<u16> {
     if 3 < places.len() || !places.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let places: u16 = format!("{places:0<3}").parse().ok()?;
+    let digits = places.bytes().chain(std::iter::repeat(b'0')).take(3);
+    let places = digits.fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
     Some(whole + places).filter(|sum| *sum <= 1_000)
 }
 

@@ -53,6 +53,8 @@ pub struct GatewayConfig {
     pub tls_only: bool,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<Network>,
+    /// Hosts whose web pages may ask for work, beside the pages of the door itself: without scheme and port.
+    pub allowed_origins: Vec<String>,
     /// Whether answers are compressed for clients that offer to take them so.
     pub compression: bool,
     /// Whether a key is needed.
@@ -120,6 +122,7 @@ impl Default for GatewayConfig {
             tls: None,
             tls_only: false,
             trusted_proxies: Vec::new(),
+            allowed_origins: Vec::new(),
             compression: true,
             keys: KeysMode::Optional,
             model_control: ModelControl::Keys,

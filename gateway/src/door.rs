@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
 use lineside_wire::{Fault, FaultCode};
 use serde::Serialize;
@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 use crate::{
-    Cluster,
+    Change, Cluster,
     answer::Answer,
     ask::Ask,
     body::{self, OutBody},
@@ -19,21 +19,15 @@ use crate::{
     errors::Refusal,
     explain,
     gate::{Caller, Cost, Origin, Permission},
-    grpc, head,
-    infer::Asked,
+    grpc, head, infer,
     limit::{Allowances, TooSoon},
     line::Line,
-    metrics, openai, openapi, predict, rest,
+    metrics, openai, openapi, pages, predict, rest,
     route::{NO_ROUTE, Route},
     rpc,
     shared::Shared,
     socket,
 };
-
-const REQUEST_ID: HeaderName = HeaderName::from_static(head::REQUEST_ID);
-
-/// The status that is counted when a client hung up before its answer. Never sent.
-const CLIENT_GONE: u16 = 499;
 
 /// One shard's door.
 pub(crate) struct Door<C> {
@@ -70,7 +64,7 @@ pub(crate) struct Visit<'a> {
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
         if !self.finished {
-            self.shared.metrics.answered(self.route, CLIENT_GONE, self.arrived.elapsed());
+            self.shared.metrics.answered(self.route, metrics::CLIENT_GONE, self.arrived.elapsed());
         }
     }
 }
@@ -85,8 +79,10 @@ impl<C: Cluster> Door<C> {
     ) -> Response<OutBody> {
         line.begin();
         if grpc::is_grpc(request.headers()) {
+            // Over HTTP/1.1 it is refused, and its body left unread.
+            let closes = request.version() < Version::HTTP_2;
             let response = grpc::answer(self, origin, request).await;
-            line.end(false);
+            line.end(closes);
             return response;
         }
         let (head, mut body) = request.into_parts();
@@ -126,7 +122,13 @@ impl<C: Cluster> Door<C> {
         if route.is_free() {
             return Ok(self.free(&route, &visit.id));
         }
-        let caller = self.shared.caller(origin, &head.headers)?;
+        if route.works(&head.method) {
+            pages::check(&head, &self.shared.settings().allowed_origins)?;
+        }
+        let caller = match route.is_public() {
+            true => self.shared.anybody(origin, &head.headers),
+            false => self.shared.caller(origin, &head.headers)?,
+        };
         // Whoever only looks at a model takes nothing from those who run it.
         let model = route.model().filter(|_| route.permission() == Some(Permission::Infer));
         self.charge(visit, &caller, Cost { model, ..Cost::ONE })?;
@@ -145,16 +147,7 @@ impl<C: Cluster> Door<C> {
 
     async fn handle(self: &Arc<Self>, mut ask: Ask<'_, '_, C>, route: &Route<'_>) -> Result<Answer, Refusal> {
         match route {
-            Route::Infer(target) => {
-                let body = ask.body().await?;
-                let _place = self.shared.enter()?;
-                let (arrived, timeout) = (ask.arrived(), ask.timeout);
-                let asked =
-                    Asked::read(&*self.cluster, &self.shared, &ask.head, target, body, arrived, timeout)?;
-                // Head and small bodies are slices of hyper's read buffer, which it uses again once nobody holds it.
-                drop(ask);
-                asked.infer(&*self.cluster, &self.shared).await
-            }
+            Route::Infer(target) => infer::answer(ask, target).await,
             Route::Rpc => rpc::answer(&mut ask).await,
             Route::RpcSocket => socket::upgrade(ask),
             Route::Server => Ok(rest::server()),
@@ -163,11 +156,11 @@ impl<C: Cluster> Door<C> {
             Route::ModelConfig(target) => rest::model_config(&ask, target),
             Route::Statistics(target) => rest::statistics(&ask, target.as_ref()).await,
             Route::Predict(target) => predict::answer(&mut ask, target).await,
-            Route::Generate(target) => rest::generate(&mut ask, target).await,
-            Route::GenerateStream(target) => rest::generate_stream(&mut ask, target).await,
+            Route::Generate(target) => infer::generate(&mut ask, target, false).await,
+            Route::GenerateStream(target) => infer::generate(&mut ask, target, true).await,
             Route::RepositoryIndex => rest::repository_index(&mut ask).await,
-            Route::RepositoryLoad(model) => rest::repository_load(&mut ask, model).await,
-            Route::RepositoryUnload(model) => rest::repository_unload(&mut ask, model).await,
+            Route::RepositoryLoad(model) => rest::repository_change(&mut ask, Change::Load, model).await,
+            Route::RepositoryUnload(model) => rest::repository_change(&mut ask, Change::Unload, model).await,
             Route::Logging => rest::logging(&mut ask).await,
             Route::OpenAiModels => openai::models(&ask),
             Route::OpenAiModel(model) => openai::model(&ask, model),
@@ -189,7 +182,8 @@ impl<C: Cluster> Door<C> {
         match route {
             Route::Metrics => {
                 let (members, models) = (self.cluster.members(), self.cluster.models());
-                let text = self.shared.metrics.text(members, &models, self.cluster.trust());
+                let web = self.shared.config.tls.as_ref().map(|tls| tls.left(self.shared.clock.now()));
+                let text = self.shared.metrics.text(members, &models, self.cluster.trust(), web);
                 Answer::text(StatusCode::OK, metrics::CONTENT_TYPE, text)
             }
             Route::Health => {
@@ -211,18 +205,12 @@ impl<C: Cluster> Door<C> {
         caller: &Caller,
         cost: Cost<'_>,
     ) -> Result<(), TooSoon> {
-        self.shared.charge(caller, cost, |model| self.has_model(model), &mut visit.left)
+        self.shared.charge(&*self.cluster, caller, cost, &mut visit.left)
     }
 
     /// The same for what has no head of an answer left to tell it in.
     pub(crate) fn charge_more(&self, caller: &Caller, cost: Cost<'_>) -> Result<(), Fault> {
-        let charged =
-            self.shared.charge(caller, cost, |model| self.has_model(model), &mut Allowances::default());
-        charged.map_err(Fault::from)
-    }
-
-    fn has_model(&self, name: &str) -> bool {
-        self.cluster.models().iter().any(|model| model.name.as_str() == name)
+        self.shared.charge(&*self.cluster, caller, cost, &mut Allowances::default()).map_err(Fault::from)
     }
 }
 
@@ -247,11 +235,6 @@ fn readiness<T: Serialize>(reason: Option<&String>, id: &HeaderValue, said: &T) 
 }
 
 impl Visit<'_> {
-    /// The connection is no longer HTTP's once this request is answered.
-    pub(crate) fn upgraded(&self) {
-        self.line.upgraded();
-    }
-
     /// Writes the head of the answer, and counts it.
     fn finish(mut self, outcome: Result<Answer, Refusal>) -> Response<OutBody> {
         self.finished = true;
@@ -269,7 +252,7 @@ impl Visit<'_> {
         if self.explains {
             explain::write(headers, self.id.to_str().unwrap_or_default(), flight, self.arrived.elapsed());
         }
-        headers.insert(REQUEST_ID, std::mem::replace(&mut self.id, HeaderValue::from_static("")));
+        headers.insert(head::REQUEST_ID, std::mem::replace(&mut self.id, HeaderValue::from_static("")));
         self.line.end(closes);
         self.shared.metrics.answered(self.route, status.as_u16(), self.arrived.elapsed());
         response

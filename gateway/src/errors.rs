@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use lineside_client::CallError;
-use lineside_wire::{Executed, Fault, FaultCode, NodeId};
+use lineside_wire::{Executed, Fault, FaultCode, ModelName, NodeId};
 use serde::Serialize;
 
 use crate::explain::Flight;
@@ -49,12 +49,21 @@ pub(crate) fn call_fault(error: &CallError) -> Fault {
 /// The fault for a model or version that the merged list does not have.
 pub(crate) fn unknown_model(name: &str, version: Option<&str>) -> Fault {
     let version = version.map(|version| format!(" version {version}")).unwrap_or_default();
-    // A name is repeated only as far as a name can be long.
-    let name: String = name.chars().take(128).collect();
+    let name = shown_name(name);
     Fault::new(
         FaultCode::ModelNotFound,
         format!("{UNKNOWN_MODEL}: '{name}'{version} is not found; `lineside models` lists those there are"),
     )
+}
+
+/// The name of a model as a client sent it, for a message: only as far as a name can be long.
+pub(crate) fn shown_name(name: &str) -> String {
+    name.chars().take(ModelName::BYTES_MAX).collect()
+}
+
+/// The fault of a node's answer that is not what was asked for.
+pub(crate) fn broken_answer(node: NodeId, problem: &str) -> Fault {
+    Fault::new(FaultCode::Internal, format!("the answer of node {node} is broken: {problem}"))
 }
 
 /// An HTTP answer that is an error.

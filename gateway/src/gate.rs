@@ -6,30 +6,26 @@ mod ring;
 
 use std::{hash::BuildHasher as _, net::IpAddr, sync::Arc, time::SystemTime};
 
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use lineside_certs::{API_KEY_LOGGING, API_KEY_MARK, ApiKeyId, PeerIdentity, roles};
 use lineside_wire::{ApiKey, Fault, FaultCode, Role, method};
 
 use crate::{
     config::{KeysMode, ModelControl},
-    errors::Refusal,
+    errors::{Refusal, shown_name},
     head,
     limit::{ClientKey, machine_at},
+    metrics::Reason,
     proxies,
     shared::Shared,
 };
 pub(crate) use ring::KeyRing;
-
-const API_KEY: HeaderName = HeaderName::from_static(head::API_KEY);
 
 /// How `Authorization` carries a key.
 const BEARER: &str = "bearer ";
 
 /// Name of the refusal of whoever shows no key, or none that is valid.
 const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
-
-/// Longest name of a model in a message: as much as a name can have.
-const NAME_CHARS_MAX: usize = 128;
 
 /// What can be asked of the door, as far as it can be allowed or not. The names are those of the methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -147,13 +143,23 @@ impl Shared {
             return caller(Who::Key(key), charged);
         }
         match (settings.keys, shown) {
-            (KeysMode::Required, _) => Err(needed()),
+            (KeysMode::Required, _) => {
+                self.metrics.refused(Reason::NoKey);
+                Err(needed())
+            }
             (KeysMode::Optional, Some(name)) => {
                 let (name, address) = (self.names.hash_one(name), machine_at(address));
                 caller(Who::Anonymous, ClientKey::Name { name, address })
             }
             (KeysMode::Optional, None) => caller(Who::Anonymous, ClientKey::Address(machine_at(address))),
         }
+    }
+
+    /// Whoever it is that asks for what everybody may see: no key is looked at.
+    pub(crate) fn anybody(&self, origin: &Origin, headers: &HeaderMap) -> Caller {
+        let address = proxies::client(origin.address, headers, &self.settings().trusted_proxies);
+        let charged = ClientKey::Address(machine_at(address));
+        Caller { address, who: Who::Anonymous, charged, is_peer: false }
     }
 
     /// Who calls over QUIC.
@@ -174,6 +180,7 @@ impl Shared {
     ) -> Result<(), Fault> {
         let allowed = self.judge(caller, permission, model);
         if allowed.is_err() {
+            self.metrics.refused(Reason::NotAllowed);
             let (from, asked) = (caller.address, permission.name());
             tracing::debug!(%from, asked, "a caller asked for what it may not do");
         }
@@ -218,8 +225,9 @@ impl Shared {
     /// valid is let in from an address that has tried too many others: machines behind one router do not shut each other
     /// out.
     fn not_valid(&self, address: IpAddr) -> Refusal {
+        self.metrics.refused(Reason::KeyNotValid);
         if let Err(too_soon) = self.failed_keys.charge(ClientKey::Address(machine_at(address)), 1) {
-            self.metrics.rate_limited.inc();
+            self.metrics.limited(too_soon.limit);
             return too_soon.spread(rand::random()).into();
         }
         let text = "the API key is not valid here: it is not known, was revoked, or has expired; on the machine with the \
@@ -238,7 +246,7 @@ fn needed() -> Refusal {
 /// The key, or the name, that a head shows: what is a key of a cluster before what is a name, `X-Api-Key` before
 /// `Authorization`.
 fn shown(headers: &HeaderMap) -> Option<&[u8]> {
-    let own = headers.get(API_KEY).map(|value| value.as_bytes().trim_ascii());
+    let own = headers.get(head::API_KEY).map(|value| value.as_bytes().trim_ascii());
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
         let (scheme, text) = value.as_bytes().split_at_checked(BEARER.len())?;
         scheme.eq_ignore_ascii_case(BEARER.as_bytes()).then(|| text.trim_ascii())
@@ -248,8 +256,7 @@ fn shown(headers: &HeaderMap) -> Option<&[u8]> {
     shown.filter(|text| !text.is_empty())
 }
 
-/// What a key's own words allow. A list of models is told whole, whatever models the key may use: it says what there is,
-/// and is the same for everybody.
+/// What a key's own words allow. A list of models is asked for without one, and has those that the key may use.
 fn key_may(key: &ApiKey, permission: Permission, model: Option<&str>) -> Result<(), Fault> {
     let (name, id) = (&key.name, ApiKeyId(*key.id));
     if !permission.methods().iter().any(|method| key.may_call(method)) {
@@ -262,8 +269,7 @@ fn key_may(key: &ApiKey, permission: Permission, model: Option<&str>) -> Result<
     }
     match model {
         Some(model) if !key.may_use(model) => {
-            // A name is repeated only as far as a name can be long.
-            let model: String = model.chars().take(NAME_CHARS_MAX).collect();
+            let model = shown_name(model);
             denied(format!(
                 "the API key {name:?} ({id}) may not use the model {model:?}: it may use {}; on the machine with the \
                  authority's key: lineside keys create --name {name:?} --model {model:?}",

@@ -2,18 +2,20 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Version, header, request::Parts, uri::Authority};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header, request::Parts, uri::Authority};
 
 use crate::{errors::Refusal, line::Line};
 
 /// Names one request, in the answer, the log and an error's body.
-pub(crate) const REQUEST_ID: &str = "x-request-id";
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Milliseconds that the client gives the request.
-const TIMEOUT: &str = "x-request-timeout-ms";
+const TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 /// Whose requests these are, for the limits.
-pub(crate) const API_KEY: &str = "x-api-key";
+pub(crate) const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// Bytes of JSON before the binary tensors.
-pub(crate) const JSON_LENGTH: &str = "inference-header-content-length";
+pub(crate) const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+/// The trace that a request belongs to, as W3C Trace Context has it.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Longest id that a client may give its request: longer than any in use, shorter than a log line.
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -156,7 +158,7 @@ pub(crate) fn json_length(headers: &HeaderMap, body_length: usize) -> Result<Opt
 
 /// The client's trace, when it is one.
 pub(crate) fn traceparent(headers: &HeaderMap) -> Option<String> {
-    valid_traceparent(headers.get("traceparent")?.to_str().ok()?)
+    valid_traceparent(headers.get(TRACEPARENT)?.to_str().ok()?)
 }
 
 /// A text as a trace, when it is one: `version-trace-parent-flags` in hexadecimal digits.
@@ -173,11 +175,8 @@ pub(crate) fn valid_traceparent(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn headers(name: &'static str, value: &str) -> HeaderMap {
-        HeaderMap::from_iter([(
-            header::HeaderName::from_static(name),
-            HeaderValue::from_str(value).expect("a legal value"),
-        )])
+    fn headers(name: HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, HeaderValue::from_str(value).expect("a legal value"))])
     }
 
     #[test]
@@ -215,9 +214,9 @@ mod tests {
     #[test]
     fn a_trace_that_is_none_is_dropped() {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(traceparent(&headers("traceparent", good)).as_deref(), Some(good));
+        assert_eq!(traceparent(&headers(TRACEPARENT, good)).as_deref(), Some(good));
         for wrong in ["", "00-xyz", &format!("{good}-more"), &good.replace('4', "g")] {
-            assert_eq!(traceparent(&headers("traceparent", wrong)), None, "{wrong:?}");
+            assert_eq!(traceparent(&headers(TRACEPARENT, wrong)), None, "{wrong:?}");
         }
     }
 

@@ -1,8 +1,6 @@
 //! `POST /v2/models/{model}[/versions/{version}]/infer`, `/generate` and `/generate_stream`: a body becomes a call, the
 //! answer becomes a body.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
 use lineside_client::{InferCall, InferReply};
@@ -13,22 +11,17 @@ use crate::{
     Cluster,
     answer::Answer,
     ask::Ask,
-    body::{Pieces, Reserved},
+    body::{Pieces, Reserved, detached},
     errors::{Refusal, unknown_model},
     explain::Flight,
     head,
     oip::{self, InferRequest, Wants},
     route::Target,
-    rpc::shorter,
     shared::{Shared, has_run},
 };
 
-/// Binary tensors up to this length, in bytes, are copied out of the read buffer: cheaper than a new buffer for the
-/// connection's next request.
-const COPIED_BYTES_MAX: usize = 4 << 10;
-
 /// A request that is understood, and holds nothing of the connection it came on.
-pub(crate) struct Asked {
+struct Asked {
     call: InferCall,
     id: Option<String>,
     form: Form,
@@ -50,27 +43,48 @@ enum Form {
 const UNBUFFERED: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 
+/// Answers a request for an inference.
+pub(crate) async fn answer<C: Cluster>(
+    mut ask: Ask<'_, '_, C>,
+    target: &Target<'_>,
+) -> Result<Answer, Refusal> {
+    let door = ask.door;
+    let body = ask.body().await?;
+    let _place = door.shared.enter()?;
+    let asked = Asked::read(&ask, target, body)?;
+    // Head and small bodies are slices of hyper's read buffer, which it uses again once nobody holds it.
+    drop(ask);
+    asked.infer(&*door.cluster, &door.shared).await
+}
+
+/// The same for one whose body is an object with the inputs as its fields, and whose answer is the same: as one event of
+/// a stream where that is wanted.
+pub(crate) async fn generate<C: Cluster>(
+    ask: &mut Ask<'_, '_, C>,
+    target: &Target<'_>,
+    is_stream: bool,
+) -> Result<Answer, Refusal> {
+    let body = ask.body().await?;
+    let _place = ask.enter()?;
+    let asked = Asked::read_generate(ask, target, body, is_stream)?;
+    asked.infer(ask.cluster(), ask.shared()).await
+}
+
 impl Asked {
     /// Reads the request with this body, which is held in this room.
-    pub(crate) fn read<C: Cluster>(
-        cluster: &C,
-        shared: &Shared,
-        head: &Parts,
+    fn read<C: Cluster>(
+        ask: &Ask<'_, '_, C>,
         target: &Target<'_>,
         (body, mut room): (Bytes, Reserved),
-        arrived: Instant,
-        asked: Option<Duration>,
     ) -> Result<Self, Refusal> {
-        let mut request = read(cluster, head, target, body)?;
+        let mut request = read(ask.cluster(), &ask.head, target, body)?;
         room.grow(request.made)?;
         let form = Form::Tensors(std::mem::take(&mut request.wants));
-        let deadline = shared.deadline(arrived, shorter(asked, request.timeout));
-        Ok(Self::new(request, form, head, deadline, room))
+        let deadline = ask.deadline(request.timeout);
+        Ok(Self::new(request, form, &ask.head, deadline, room))
     }
 
-    /// Reads a request whose body is an object with the inputs as its fields, and whose answer is the same: as one
-    /// event of a stream where that is wanted.
-    pub(crate) fn read_generate<C: Cluster>(
+    fn read_generate<C: Cluster>(
         ask: &Ask<'_, '_, C>,
         target: &Target<'_>,
         (body, mut room): (Bytes, Reserved),
@@ -102,7 +116,7 @@ impl Asked {
     }
 
     /// Runs it.
-    pub(crate) async fn infer<C: Cluster>(self, cluster: &C, shared: &Shared) -> Result<Answer, Refusal> {
+    async fn infer<C: Cluster>(self, cluster: &C, shared: &Shared) -> Result<Answer, Refusal> {
         let answered = shared.infer(cluster, self.call).await;
         // The request is no longer held, so the answer may take its room.
         drop(self.room);
@@ -162,8 +176,10 @@ fn read<C: Cluster>(
         Some(length) => body.split_to(length),
         None => std::mem::take(&mut body),
     };
-    if body.len() <= COPIED_BYTES_MAX {
-        body = Bytes::copy_from_slice(&body);
+    let request = oip::parse(&json, detached(body), model, version);
+    if request.is_err() {
+        // As Triton has it: whether there is such a model comes before what is wrong with the body.
+        oip::find(&cluster.models(), &target.model, target.version.as_deref())?;
     }
-    Ok(oip::parse(&json, body, model, version)?)
+    Ok(request?)
 }

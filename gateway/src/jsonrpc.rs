@@ -7,7 +7,7 @@ use lineside_wire::{BATCH_ENTRIES_MAX, Executed, FAULT_MESSAGE_BYTES_MAX, Fault,
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::bounded::List;
+use crate::bounded::{List, Text};
 
 /// Longest id, in bytes as it is written: it is held and sent back, and nobody counts so far.
 const ID_BYTES_MAX: usize = 4096;
@@ -149,11 +149,8 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
 /// Reads one request.
-fn read(entry: &RawValue) -> Entry<'_> {
+fn read<'a>(entry: &'a RawValue) -> Entry<'a> {
     let invalid = |text: &str| Fault::new(FaultCode::InvalidRequest, text);
     let is_object = entry.get().starts_with('{');
     let members: Members<'_> = match serde_json::from_str(entry.get()) {
@@ -173,9 +170,8 @@ fn read(entry: &RawValue) -> Entry<'_> {
         }
         id => id,
     };
-    let text = |member: Option<&'_ RawValue>| {
-        member
-            .and_then(|raw| serde_json::from_str::<Text<'_>>(raw.get()).ok().map(|text| text.0.into_owned()))
+    let text = |member: Option<&'a RawValue>| {
+        member.and_then(|raw| serde_json::from_str::<Text<'a>>(raw.get()).ok()).map(|text| text.0)
     };
     if text(members.jsonrpc).as_deref() != Some("2.0") {
         return Err((invalid("the member jsonrpc must be \"2.0\""), id));
@@ -186,7 +182,7 @@ fn read(entry: &RawValue) -> Entry<'_> {
     if members.params.is_some_and(|params| !params.get().starts_with(['{', '['])) {
         return Err((invalid("the member params must be an object or an array"), id));
     }
-    Ok(Call { method: method.into(), params: members.params, id })
+    Ok(Call { method, params: members.params, id })
 }
 
 #[derive(Serialize)]

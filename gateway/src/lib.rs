@@ -1,14 +1,25 @@
 //! The HTTP door: bridges, limits, errors to status codes.
 //!
 //! ```text
-//!            line          head          route        limit              infer, rpc          Cluster
-//! socket ─► watched ─► who, how long ─► which? ─► allowed? room? ─► body to call ─► least busy node
-//!        ◄───────────────── errors: status, stable name, words ◄── answer to body ◄──
+//!           accept     line        door            route     gate, limit         ask             infer, rpc, ...  Cluster
+//! socket ─► TLS? h2? ─► watched ─► id, count ─┬─► which? ─► who? may? too soon? ─► body, place ─► body to call ─► node
+//!                                             └─ gRPC ─► grpc: by the same gate, limits, places and deadlines ─►
+//! mesh ──► quic: by the same ──────────────────────────────────────────────────────────────────────────────────►
+//!        ◄─────────────── answer, errors: status, stable name, words ◄── answer to body ◄──
 //! ```
 //!
-//! A request walks through the files in that order; [`Cluster`] is all that this crate knows of what lies behind.
-//! The Open Inference Protocol's REST form and JSON-RPC 2.0 end in the same call, and so does a QUIC frame that
-//! [`DoorService`] takes from the mesh: one table of methods serves all.
+//! A request walks through the files in that order; [`Cluster`] is all that this crate knows of what lies behind. What
+//! runs a model ends in one call, whatever its form:
+//!
+//! | form | files |
+//! |---|---|
+//! | Open Inference Protocol over REST | `infer`, `oip` (pure), `rest` |
+//! | the same over gRPC, with health and reflection | `grpc` |
+//! | JSON-RPC 2.0 by `POST` and WebSocket, frames over QUIC: one table of methods | `rpc`, `jsonrpc` (pure), `socket`, `quic` |
+//! | images and texts, which the node turns into tensors | `task`, `predict`, `openai` |
+//!
+//! `openapi` and `discover` tell clients of all that; `pages` keeps web pages of other hosts out; `codec` unpacks and
+//! packs bodies; `explain` and `metrics` tell what became of a request.
 //!
 //! Limits, each with its reason where it is set: [`GatewayConfig`]. Tensors that come or go as binary data are
 //! slices of one buffer, the request's body or the node's answer; padding between them is all that is added or left
@@ -40,6 +51,7 @@ mod metrics;
 mod oip;
 mod openai;
 mod openapi;
+mod pages;
 mod predict;
 mod proxies;
 mod quic;

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod http;
+mod refused;
 mod trust;
 
 use std::{
@@ -25,15 +26,20 @@ use prometheus_client::{
     metrics::{
         MetricType,
         counter::{ConstCounter, Counter},
-        gauge::Gauge,
+        gauge::{ConstGauge, Gauge},
     },
     registry::Registry,
 };
 
-use crate::TrustReport;
+pub(crate) use refused::Reason;
+
+use crate::{TrustReport, limit::Limit};
 
 /// The media type of [`Metrics::text`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The status that is counted when a client hung up before its answer. Never sent.
+pub(crate) const CLIENT_GONE: u16 = 499;
 
 /// Models that are counted under their own name; further ones count as [`OTHER`]. Far beyond a line's models.
 const MODELS_MAX: usize = 1_000;
@@ -50,7 +56,8 @@ pub(crate) struct Metrics {
     pub(crate) connections: Gauge<i64, AtomicI64>,
     attempts: Counter,
     failovers: Counter,
-    pub(crate) rate_limited: Counter,
+    refused: Arc<refused::Refused>,
+    pub(crate) handshakes_failed: Counter,
     sockets: Gauge<i64, AtomicI64>,
     pub(crate) socket_messages: Counter,
 }
@@ -70,7 +77,8 @@ impl Default for Metrics {
         let http = Arc::<http::Requests>::default();
         let inferences = Arc::<Inferences>::default();
         let (in_flight, connections) = (Gauge::default(), Gauge::default());
-        let (attempts, failovers, rate_limited) =
+        let refused = Arc::<refused::Refused>::default();
+        let (attempts, failovers, handshakes_failed) =
             (Counter::default(), Counter::default(), Counter::default());
         let r = &mut registry;
         r.register_collector(Box::new(Arc::clone(&http)));
@@ -80,8 +88,9 @@ impl Default for Metrics {
         r.register("lineside_infer_attempts", "Tries that inferences took", attempts.clone());
         let help = "Tries beyond the first that inferences took";
         r.register("lineside_failovers", help, failovers.clone());
-        let help = "Requests and batch entries refused by the limit per client";
-        r.register("lineside_rate_limited", help, rate_limited.clone());
+        r.register_collector(Box::new(Arc::clone(&refused)));
+        let help = "TLS handshakes that failed";
+        r.register("lineside_tls_handshakes_failed", help, handshakes_failed.clone());
         let (sockets, socket_messages) = (Gauge::default(), Counter::default());
         r.register("lineside_websockets", "Open WebSockets", sockets.clone());
         let help = "Messages that came over WebSockets";
@@ -94,7 +103,8 @@ impl Default for Metrics {
             connections,
             attempts,
             failovers,
-            rate_limited,
+            refused,
+            handshakes_failed,
             sockets,
             socket_messages,
         }
@@ -106,6 +116,16 @@ impl Metrics {
     pub(crate) fn socket(&self) -> CountedSocket<'_> {
         self.sockets.inc();
         CountedSocket(self)
+    }
+
+    /// Counts a caller that was refused.
+    pub(crate) fn refused(&self, reason: Reason) {
+        self.refused.caller(reason);
+    }
+
+    /// Counts what came too soon.
+    pub(crate) fn limited(&self, limit: Limit) {
+        self.refused.limited(limit);
     }
 
     /// Counts an answered request. `route` is one of [`Route::LABELS`](crate::route::Route::LABELS).
@@ -123,14 +143,21 @@ impl Metrics {
         }
     }
 
-    /// All of it as text, with the cluster as it is now.
+    /// All of it as text, with the cluster as it is now. `web` is the time that is left of the certificate for HTTPS:
+    /// none where there is no HTTPS, and zero where there is no certificate for it yet.
     pub(crate) fn text(
         &self,
         members: MembersResult,
         models: &[ModelInfo],
         trust: Option<TrustReport>,
+        web: Option<Duration>,
     ) -> String {
         let mut now = Registry::default();
+        if let Some(left) = web {
+            let help = "Time until the certificate for HTTPS ends; 0 while there is none";
+            let left = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
+            now.register("lineside_web_certificate_expiry_seconds", help, ConstGauge::new(left));
+        }
         if let Some(trust) = trust {
             now.register_collector(Box::new(trust::Snapshot(trust)));
         }
@@ -226,7 +253,7 @@ mod tests {
             renewals_failed: 1,
             trust_number: 7,
         };
-        metrics.text(members, &[], Some(trust))
+        metrics.text(members, &[], Some(trust), Some(Duration::from_secs(80)))
     }
 
     #[test]
@@ -237,6 +264,8 @@ mod tests {
         metrics.answered("infer", 200, Duration::from_secs(100));
         metrics.answered("infer", 299, Duration::ZERO);
         metrics.inferred(Some(&add), None, 3);
+        metrics.limited(Limit::Model);
+        metrics.refused(Reason::NoKey);
         metrics.inferred(None, Some(FaultCode::ModelNotFound), 0);
         let text = text(&metrics);
         for line in [
@@ -253,6 +282,11 @@ mod tests {
             "lineside_certificate_renewals_total{result=\"ok\"} 2",
             "lineside_certificate_renewals_total{result=\"failed\"} 1",
             "lineside_trust_list_number 7",
+            "lineside_web_certificate_expiry_seconds 80",
+            "lineside_rate_limited_total{limit=\"model\"} 1",
+            "lineside_rate_limited_total{limit=\"client\"} 0",
+            "lineside_callers_refused_total{reason=\"no_key\"} 1",
+            "lineside_tls_handshakes_failed_total 0",
         ] {
             assert!(text.lines().any(|there| there == line), "no {line} in\n{text}");
         }

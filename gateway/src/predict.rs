@@ -19,16 +19,14 @@ use crate::{
     Cluster,
     answer::Answer,
     ask::Ask,
+    body::detached,
     errors::Refusal,
     route::Target,
     task::{self, Done, Errand},
 };
 
-/// Images up to this length, in bytes, are copied out of the read buffer, as small tensors are.
-const COPIED_BYTES_MAX: usize = 4 << 10;
-
-/// Most labels that a client can ask for: more than the classes of any model that names them.
-const TOP_K_MAX: i64 = 100_000;
+/// Most labels or boxes that a client can ask for: as many as a node puts into an answer.
+const TOP_K_MAX: i64 = 1000;
 
 /// Names of a form's part that holds the image.
 const IMAGE_PARTS: [&str; 2] = ["image", "file"];
@@ -56,7 +54,7 @@ pub(crate) async fn answer<C: Cluster>(
     check_image(&image)?;
     let models = ask.cluster().models();
     let found = task::find(&models, &target.model, target.version.as_deref(), Task::Predict)?;
-    let image = if image.len() <= COPIED_BYTES_MAX { Bytes::copy_from_slice(&image) } else { image };
+    let image = detached(image);
     let too_long = |_| Fault::new(FaultCode::LimitExceeded, "the image is longer than 4 GiB");
     let length = u32::try_from(image.len()).map_err(too_long)?.to_le_bytes();
     room.grow(length.len())?;
@@ -206,7 +204,8 @@ fn wants_verdict(headers: &HeaderMap, query: &str) -> bool {
                 .any(|range| range.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(media))
         })
     };
-    accepts("text/plain") && !accepts("application/json")
+    let text = accepts("text/plain") || accepts("text/*");
+    text && !accepts("application/json")
 }
 
 /// What the door reads of a prediction.
@@ -302,7 +301,7 @@ mod tests {
     #[test]
     fn one_word_comes_to_whoever_asks_for_one_word() {
         let wants = |accept: &str, query: &str| wants_verdict(&headers(header::ACCEPT, accept), query);
-        assert!(wants("text/plain", "") && wants("text/html, Text/Plain;q=0.5", ""));
+        assert!(wants("text/plain", "") && wants("text/html, Text/Plain;q=0.5", "") && wants("text/*", ""));
         assert!(wants("*/*", "verdict") && wants("application/json", "top_k=1&verdict=1"));
         assert!(!wants("*/*", "") && !wants("application/json, text/plain", ""));
         assert!(!wants("text/plain", "verdict=0") && !wants("*/*", "verdicts"));

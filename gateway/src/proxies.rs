@@ -2,10 +2,10 @@
 
 use std::{net::IpAddr, str::FromStr};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 /// Where proxies write for whom they ask, the nearest to us last.
-const FORWARDED_FOR: &str = "x-forwarded-for";
+pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Addresses in `X-Forwarded-For` that are looked at, from the last on: no plant has so many proxies in a row, and
 /// what a client writes itself stands before them.

@@ -50,24 +50,23 @@ impl<C: Cluster> DoorService<C> {
                 let fault = Fault::new(FaultCode::Draining, "this gateway is leaving: ask another");
                 return reply.fail(&fault, None);
             }
-            let place = match shared.enter() {
+            let _place = match shared.enter() {
                 Ok(place) => place,
                 Err(fault) => return reply.fail(&fault, None),
             };
             let params = decode_part::<InferParams>(&call.params).and_then(|params| {
                 let model = params.model.as_str();
                 rpc::may(&shared, &caller, row, Some(model))?;
-                let known = |name: &str| cluster.models().iter().any(|there| there.name.as_str() == name);
                 let cost = Cost { calls: 0, bytes: call.payload.len() as u64, model: Some(model) };
-                shared.charge(&caller, cost, known, &mut Allowances::default())?;
+                shared.charge(&*cluster, &caller, cost, &mut Allowances::default())?;
                 Ok(params)
             });
             let params = match params {
                 Ok(params) => params,
                 Err(fault) => return reply.fail(&fault, None),
             };
-            let latest = call.arrived + shared.settings().deadline_max;
-            let deadline = call.deadline.unwrap_or_else(|| shared.deadline(call.arrived, None)).min(latest);
+            let deadline =
+                shared.deadline(call.arrived, call.deadline.map(|deadline| deadline - call.arrived));
             let mut payload = PayloadBuilder::new();
             payload.push(call.payload);
             let call = InferCall { params, payload, deadline, context: call.context };
@@ -79,7 +78,6 @@ impl<C: Cluster> DoorService<C> {
                 }
                 Err((_, fault)) => reply.fail(&fault, None),
             }
-            drop(place);
         }))
     }
 
@@ -101,7 +99,7 @@ impl<C: Cluster> DoorService<C> {
         // Who calls is told by its certificate alone, so nobody asks where it is.
         let caller = self.shared.peer(&call.peer, Ipv4Addr::UNSPECIFIED.into());
         // Models are charged where they are run.
-        self.shared.charge(&caller, Cost::ONE, |_| false, &mut Allowances::default())?;
+        self.shared.charge(&*self.cluster, &caller, Cost::ONE, &mut Allowances::default())?;
         Ok((table::find(&call.method, Wire::Quic)?, caller))
     }
 }
@@ -122,10 +120,8 @@ impl<C: Cluster> Service for DoorService<C> {
         let outcome = match asked {
             Ok((Asked::Query(query), ..)) => rpc::answer_query(&*self.cluster, &self.shared, query),
             Ok((Asked::Work(work), ..)) => return self.work(call, work),
-            Ok((Asked::Other(table::Method::Infer), row, caller)) => return self.infer(call, caller, row),
-            Ok((Asked::Other(_), row, _)) => {
-                Err(Fault::new(FaultCode::MethodNotFound, format!("this door does not serve {}", row.name)))
-            }
+            Ok((Asked::Infer, row, caller)) => return self.infer(call, caller, row),
+            Ok((Asked::Watch | Asked::Discover, row, _)) => Err(table::unserved(row)),
             Err(fault) => Err(fault),
         };
         finish(call, outcome);

@@ -248,6 +248,11 @@ impl<'a> Route<'a> {
         matches!(self, Self::Live | Self::Ready | Self::Health | Self::Metrics)
     }
 
+    /// Whether nobody is asked for a key: it is the same for every cluster, and says how to send one.
+    pub(crate) const fn is_public(&self) -> bool {
+        matches!(self, Self::OpenApi | Self::Docs)
+    }
+
     /// What its caller must be allowed; `None` where what is asked for says it, or anybody may.
     pub(crate) const fn permission(&self) -> Option<Permission> {
         match self {
@@ -275,6 +280,12 @@ impl<'a> Route<'a> {
             | Self::OpenApi
             | Self::Docs => None,
         }
+    }
+
+    /// Whether a request makes the door or the cluster do something: looking on is left to browsers, which show no
+    /// page what another host has answered.
+    pub(crate) fn works(&self, method: &Method) -> bool {
+        *method == Method::POST || matches!(self, Self::RpcSocket)
     }
 
     /// The model that its path names.

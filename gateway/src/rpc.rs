@@ -8,7 +8,7 @@ pub(crate) mod table;
 use std::time::Duration;
 
 use lineside_wire::{
-    ChangeParams, ChangeResult, ClusterStatus, Fault, FaultCode, Health, MembersResult, ModelInfo,
+    ChangeParams, ChangeResult, ClusterStatus, Fault, Health, MembersResult, ModelInfo, ModelName,
     ModelParams, ModelsResult, StatisticsParams, StatisticsResult,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -16,9 +16,9 @@ use tokio::time::Instant;
 
 use crate::{
     Change, Cluster,
-    gate::Caller,
+    gate::{Caller, Permission},
     oip,
-    shared::{GRACE, Shared},
+    shared::{Shared, in_time},
 };
 use table::{Method, Row};
 
@@ -38,8 +38,12 @@ pub(crate) enum Asked {
     Query(Query),
     /// Asks the nodes.
     Work(Work),
-    /// Takes more than params: each wire has its own form of it.
-    Other(Method),
+    /// Takes more than params: each wire has its own form of it, and asks whether its caller may.
+    Infer,
+    /// Goes on for as long as its wire stands.
+    Watch,
+    /// What the methods are, for wires that speak JSON.
+    Discover,
 }
 
 #[derive(Debug)]
@@ -68,6 +72,21 @@ pub(crate) enum Given {
     Health(Health),
     Change(ChangeResult),
     Statistics(StatisticsResult),
+}
+
+impl Given {
+    /// What of it a caller may see: a key that is for some models alone is told of no others.
+    pub(crate) fn seen_by(mut self, shared: &Shared, caller: &Caller) -> Self {
+        let sees =
+            |permission, model: &ModelName| shared.may(caller, permission, Some(model.as_str())).is_ok();
+        match &mut self {
+            Self::Models(list) => list.models.retain(|model| sees(Permission::Models, &model.name)),
+            Self::Statistics(list) => list.models.retain(|model| sees(Permission::Statistics, &model.name)),
+            // Of one model, which was asked for by its name, or of the cluster.
+            Self::Model(_) | Self::Members(_) | Self::Status(_) | Self::Health(_) | Self::Change(_) => {}
+        }
+        self
+    }
 }
 
 /// Reads the params of a call, and makes sure that its caller may make it.
@@ -102,8 +121,9 @@ pub(crate) fn read(
             (Asked::Work(Work::Statistics(params)), model)
         }
         // Of an inference only its own reader knows the model, and asks for itself.
-        Method::Infer => return Ok(Asked::Other(Method::Infer)),
-        other @ (Method::ClusterWatch | Method::Discover) => (Asked::Other(other), None),
+        Method::Infer => return Ok(Asked::Infer),
+        Method::ClusterWatch => (Asked::Watch, None),
+        Method::Discover => (Asked::Discover, None),
     };
     may(shared, caller, row, model.as_ref().map(|model| model.as_str()))?;
     Ok(asked)
@@ -140,25 +160,21 @@ pub(crate) fn answer_query<C: Cluster>(cluster: &C, shared: &Shared, query: Quer
 /// # Errors
 /// The cluster refuses it, cannot, or does not in time.
 pub(crate) async fn work<C: Cluster>(cluster: &C, work: Work, deadline: Instant) -> Result<Given, Fault> {
-    let worked = async {
-        Ok(match work {
-            Work::Change(change, params) => Given::Change(cluster.change(change, params, deadline).await?),
-            Work::Statistics(params) => Given::Statistics(cluster.statistics(params, deadline).await?),
-        })
-    };
-    // The cluster keeps the deadline; this only makes sure that no defect there can hold a caller for ever.
-    tokio::time::timeout_at(deadline + GRACE, worked).await.unwrap_or_else(|_| {
-        let text = "the time for the call ran out before every node had answered; those that were told go on";
-        Err(Fault::new(FaultCode::DeadlineExceededRunning, text))
-    })
+    match work {
+        Work::Change(change, params) => {
+            in_time(deadline, cluster.change(change, params, deadline)).await.map(Given::Change)
+        }
+        Work::Statistics(params) => {
+            in_time(deadline, cluster.statistics(params, deadline)).await.map(Given::Statistics)
+        }
+    }
 }
 
 impl Work {
-    /// When it must be answered. A large model takes longer to load than a caller waits for an inference: without a time
-    /// of its own, a change has as much as the door gives anybody.
+    /// When it must be answered.
     pub(crate) fn deadline(&self, shared: &Shared, arrived: Instant, timeout: Option<Duration>) -> Instant {
         match self {
-            Self::Change(..) => shared.deadline(arrived, timeout.or(Some(Duration::MAX))),
+            Self::Change(..) => shared.change_deadline(arrived, timeout),
             Self::Statistics(_) => shared.deadline(arrived, timeout),
         }
     }
@@ -166,12 +182,4 @@ impl Work {
 
 pub(crate) fn health(ready: Result<(), String>) -> Health {
     Health { live: true, ready: ready.is_ok(), reason: ready.err() }
-}
-
-/// The shorter of two limits that a client may have named.
-pub(crate) fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    }
 }

@@ -12,6 +12,7 @@ use crate::{
 /// What is in force; see [`Shared::reload`](crate::Shared::reload).
 pub(crate) struct Settings {
     pub(crate) trusted_proxies: Vec<Network>,
+    pub(crate) allowed_origins: Vec<String>,
     pub(crate) compression: bool,
     pub(crate) keys: KeysMode,
     pub(crate) model_control: ModelControl,
@@ -28,6 +29,7 @@ impl Settings {
         let rates = Rates { rate, burst, bytes_rate, model_rate };
         Self {
             trusted_proxies: config.trusted_proxies.clone(),
+            allowed_origins: config.allowed_origins.clone(),
             compression: config.compression,
             keys: config.keys,
             model_control: config.model_control,

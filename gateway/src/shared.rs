@@ -1,4 +1,4 @@
-//! What all shards of one door have together: limits and counters.
+//! What all shards of one door have together: settings, keys, limits and counters.
 
 use std::{
     collections::{HashMap, hash_map::RandomState},
@@ -28,9 +28,9 @@ use crate::{
 };
 
 /// Time beyond a call's deadline in which the pool's own answer, which knows more, may still come.
-pub(crate) const GRACE: Duration = Duration::from_millis(250);
+const GRACE: Duration = Duration::from_millis(250);
 
-/// Limits and counters of one door: over all its shards, HTTP and QUIC together.
+/// Settings, keys, limits and counters of one door: over all its shards, HTTP and QUIC together.
 pub struct Shared {
     /// What was set at the start. What can change since then is in [`Shared::settings`].
     pub(crate) config: GatewayConfig,
@@ -57,13 +57,20 @@ impl Shared {
     /// The limits that `config` sets, with every counter at zero.
     #[must_use]
     pub fn new(config: GatewayConfig) -> Arc<Self> {
+        Self::by_clock(config, Clock::system())
+    }
+
+    /// The same with another clock than the system's: keys end by it. A member gives its own, which is never before the
+    /// last time that it knew, so that a board that starts in 1970 does not take a key whose time is over.
+    #[must_use]
+    pub fn by_clock(config: GatewayConfig, clock: Clock) -> Arc<Self> {
         Arc::new(Self {
             settings: ArcSwap::from_pointee(Settings::new(&config, None)),
             reloading: Mutex::default(),
             keys: ArcSwap::default(),
             failed_keys: Limiter::of_failed_keys(),
             names: RandomState::new(),
-            clock: Clock::system(),
+            clock,
             metrics: Metrics::default(),
             bodies: Room::new(config.bodies_bytes_max),
             in_flight: AtomicUsize::new(0),
@@ -105,27 +112,35 @@ impl Shared {
         Ok(())
     }
 
-    /// Charges what something costs to its caller, and writes down in `left` what came of it. `known` says whether the
-    /// cluster has a model: names that it does not have share one quota.
-    pub(crate) fn charge(
+    /// Charges what something costs to its caller, and writes down in `left` what came of it. Names of models that the
+    /// cluster does not have share one quota.
+    ///
+    /// # Errors
+    /// It comes too soon, by the limit that is named.
+    pub(crate) fn charge<C: Cluster>(
         &self,
+        cluster: &C,
         caller: &Caller,
         cost: Cost<'_>,
-        known: impl FnOnce(&str) -> bool,
         left: &mut Allowances,
     ) -> Result<(), TooSoon> {
-        let (settings, keys) = (self.settings(), self.keys.load());
+        let settings = self.settings();
+        let keys;
         let own = match &caller.who {
-            Who::Key(key) => keys.limit_of(key),
+            Who::Key(key) => {
+                keys = self.keys.load();
+                keys.limit_of(key)
+            }
             Who::Anonymous | Who::Certificate(_) => None,
         };
+        let known = |name: &str| cluster.models().iter().any(|model| model.name.as_str() == name);
         let model = |name: &str, has: &dyn Fn(ClientKey) -> bool| {
             let key = ClientKey::Model(self.names.hash_one(name));
             if has(key) || known(name) { key } else { ClientKey::OtherModels }
         };
         let charged = settings.limits.charge(caller.charged, own, cost, model, left);
         charged.map_err(|too_soon| {
-            self.metrics.rate_limited.inc();
+            self.metrics.limited(too_soon.limit);
             too_soon.spread(rand::random())
         })
     }
@@ -242,10 +257,39 @@ impl Shared {
         }
     }
 
+    /// When a change must be answered of what nodes serve. A large model takes longer to load than a caller waits for an
+    /// inference: without a time of its own, a change has as much as the door gives anybody.
+    pub(crate) fn change_deadline(&self, arrived: Instant, timeout: Option<Duration>) -> Instant {
+        self.deadline(arrived, timeout.or(Some(Duration::MAX)))
+    }
+
     /// When a request must be answered that came at `arrived` and names `timeout`.
     pub(crate) fn deadline(&self, arrived: Instant, timeout: Option<Duration>) -> Instant {
         let settings = self.settings();
         arrived + timeout.unwrap_or(settings.deadline_default).min(settings.deadline_max)
+    }
+}
+
+/// Waits for what every node is asked.
+///
+/// # Errors
+/// Those of `asked`; or it is late, and those nodes that were told go on.
+pub(crate) async fn in_time<T>(
+    deadline: Instant,
+    asked: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    // The cluster keeps the deadline; this only makes sure that no defect there can hold a caller for ever.
+    tokio::time::timeout_at(deadline + GRACE, asked).await.unwrap_or_else(|_| {
+        let text = "the time for the call ran out before every node had answered; those that were told go on";
+        Err(Fault::new(FaultCode::DeadlineExceededRunning, text))
+    })
+}
+
+/// The shorter of two limits that a client may have named.
+pub(crate) fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 

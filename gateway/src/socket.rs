@@ -84,7 +84,6 @@ pub(crate) fn upgrade<C: Cluster>(mut ask: Ask<'_, '_, C>) -> Result<Answer, Ref
         timeout: ask.timeout,
         traceparent: head::traceparent(&ask.head.headers),
     };
-    ask.visit.upgraded();
     ask.door.sockets.spawn(async move {
         match upgrade.await {
             Ok(upgraded) => driver::serve(asking, TokioIo::new(upgraded)).await,

@@ -14,7 +14,7 @@ use crate::{
     answer::Answer,
     ask::Ask,
     body::Reserved,
-    errors::Refusal,
+    errors::{Refusal, broken_answer},
     explain::Flight,
     oip::{self, ModelReady},
     shared::has_run,
@@ -99,7 +99,7 @@ impl Errand {
         let (node, attempts, flight) =
             (reply.report.node, reply.report.attempts, Flight::from(&reply.report));
         let outputs = split_tensors(reply.result.outputs, &reply.payload)
-            .map_err(|fault| Refusal::from(broken(node, &fault.message)).by_node(node, attempts))?;
+            .map_err(|fault| Refusal::from(broken_answer(node, &fault.message)).by_node(node, attempts))?;
         let (model, version) = (reply.result.model, reply.result.version);
         Ok(Done { model, version, outputs, room, node, attempts, flight })
     }
@@ -117,7 +117,7 @@ impl Done {
 
     /// The fault of an answer that is not what was asked for.
     pub(crate) fn broken(&self, problem: &str) -> Fault {
-        broken(self.node, problem)
+        broken_answer(self.node, problem)
     }
 
     /// The refusal of an answer that a client cannot be given.
@@ -134,8 +134,4 @@ impl Done {
         let (node, attempts, flight) = (Some(self.node), Some(self.attempts), Some(self.flight));
         Ok(Answer { node, attempts, flight, ..answer })
     }
-}
-
-fn broken(node: NodeId, problem: &str) -> Fault {
-    Fault::new(FaultCode::Internal, format!("the answer of node {node} is broken: {problem}"))
 }

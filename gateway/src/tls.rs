@@ -3,13 +3,24 @@
 //! A client's certificate is judged in the handshake, and again whenever the cluster's trust has changed or time has
 //! passed: a connection can outlive what it was let in for.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use lineside_certs::{Clock, PeerIdentity, Trust, Verdict, peer_identity, web_client_verifier, web_provider};
+use lineside_certs::{
+    CertificateSummary, Clock, PeerIdentity, Trust, Verdict, peer_identity, web_client_verifier, web_provider,
+};
 use rustls::{
-    ServerConfig,
+    InconsistentKeys, ServerConfig,
     server::NoServerSessionStorage,
+    sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -30,6 +41,8 @@ pub struct WebTls {
     config: ArcSwap<ServerConfig>,
     /// By whom client certificates are judged.
     clients: ArcSwapOption<Clients>,
+    /// When the certificate ends, in seconds since 1970; 0 while there is none.
+    ends: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -65,10 +78,12 @@ impl WebTls {
         key: PrivateKeyDer<'static>,
         clients: Option<(&Trust, &Clock)>,
     ) -> Result<Self, WebTlsError> {
+        let ends = ends(&chain).into();
         let config = server_config(chain, key, clients)?;
         Ok(Self {
             config: ArcSwap::from_pointee(config),
             clients: ArcSwapOption::new(clients.map(Clients::of)),
+            ends,
         })
     }
 
@@ -83,7 +98,7 @@ impl WebTls {
             .with_no_client_auth();
         // It knows no name, so that it never has a certificate to show.
         let config = builder.with_cert_resolver(Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
-        Ok(Self { config: ArcSwap::from_pointee(config), clients: ArcSwapOption::empty() })
+        Ok(Self { config: ArcSwap::from_pointee(config), clients: ArcSwapOption::empty(), ends: 0.into() })
     }
 
     /// Puts another chain, key or trust in force: chain and key for connections that come from now on, trust for those
@@ -97,16 +112,25 @@ impl WebTls {
         key: PrivateKeyDer<'static>,
         clients: Option<(&Trust, &Clock)>,
     ) -> Result<(), WebTlsError> {
+        let ends = ends(&chain);
         let config = server_config(chain, key, clients)?;
+        self.ends.store(ends, Ordering::Relaxed);
         self.clients.store(clients.map(Clients::of));
         self.config.store(Arc::new(config));
         Ok(())
     }
 
+    /// Time until the certificate ends; zero when it has ended, or while there is none.
+    #[must_use]
+    pub fn left(&self, now: SystemTime) -> Duration {
+        let ends = UNIX_EPOCH + Duration::from_secs(self.ends.load(Ordering::Relaxed));
+        ends.duration_since(now).unwrap_or_default()
+    }
+
     /// Reads chain and key from PEM files.
     ///
     /// # Errors
-    /// Names the file, what is wrong with it and what to do.
+    /// Names the file, what is wrong with it and what to do; also when the two are no pair.
     pub fn read(
         chain: &Path,
         key: &Path,
@@ -131,6 +155,19 @@ impl WebTls {
             let hint = "it must be PEM, and without a passphrase";
             failed(key, format!("it holds no private key ({error}); {hint}"))
         })?;
+        CertifiedKey::from_der(certificates.clone(), private.clone_key(), &web_provider()).map_err(
+            |error| match error {
+                rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                    let hint = "the two must be of one pair";
+                    failed(key, format!("it is not the key of {}; {hint}", chain.display()))
+                }
+                error => {
+                    let hint =
+                        "it must be X.509 version 3, with an ECDSA, Ed25519 or RSA key of at least 2048 bits";
+                    failed(chain, format!("it cannot be used ({error}); {hint}"))
+                }
+            },
+        )?;
         Ok((certificates, private))
     }
 
@@ -191,6 +228,12 @@ impl Shown {
         }
         clients.clock.now() < self.identity.not_after
     }
+}
+
+/// When the first of a chain ends; 0 when it does not say so in a way that can be read.
+fn ends(chain: &[CertificateDer<'static>]) -> u64 {
+    let own = chain.first().and_then(|own| CertificateSummary::of_der(own).ok());
+    own.map_or(0, |own| own.not_after)
 }
 
 fn server_config(

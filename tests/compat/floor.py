@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
 import urllib.request
@@ -28,18 +29,16 @@ class Floor:
             shutil.copytree(source, self.models / name)
         self.processes = {}
         self.http, self.grpc = free_port(), free_port()
-        grpc = {"LINESIDE__GATEWAY__GRPC": f"127.0.0.1:{self.grpc}"}
-        self.start("press", ["up"], self.http, grpc)
+        doors = {"LINESIDE__GATEWAY__GRPC": f"127.0.0.1:{self.grpc}", "LINESIDE__GATEWAY__TLS": "cluster"}
+        self.start("press", ["up"], self.http, doors)
         for name in ["weld", "paint"]:
             self.start(name, ["up", "--join", self.token()], free_port(), {})
         self.until(lambda: self.alive() == 3 and self.everywhere("add"))
 
     def start(self, name, command, http, settings):
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("LINESIDE")}
+        environment = surroundings()
         # One session a model: five models on three members of one machine.
         environment |= {"LINESIDE__NODE__SESSIONS": "1", "LINESIDE__MEMBER__NAME": name} | settings
-        if cache := os.environ.get("COMPAT_RUNTIME_CACHE"):
-            environment["LINESIDE_CACHE"] = cache
         arguments = ["--data-dir", self.home / name, "--models", self.models]
         arguments += ["--listen", f"127.0.0.1:{free_port()}", "--http", f"127.0.0.1:{http}", "--no-mdns"]
         log = open(self.home / f"{name}.log", "w")
@@ -53,6 +52,22 @@ class Floor:
         line = self.command("token", "create", "--data-dir", self.home / "press")
         return line.split("--join ", 1)[1].split()[0].strip("'\"")
 
+    def authority(self):
+        """The file that clients check HTTPS with."""
+        file = self.home / "authority.pem"
+        if not file.exists():
+            file.write_text(self.command("certs", "ca", "--data-dir", self.home / "press") + "\n")
+            self.until(lambda: self.serves_https(file))
+        return file
+
+    def serves_https(self, authority):
+        try:
+            context = ssl.create_default_context(cafile=authority)
+            with urllib.request.urlopen(f"https://localhost:{self.http}/livez", timeout=5, context=context) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
+
     def key(self, *scopes):
         """A key of the cluster that this door knows already."""
         key = self.command("keys", "create", "--data-dir", self.home / "press", *scopes).split()[0]
@@ -60,8 +75,9 @@ class Floor:
         return key
 
     def command(self, *arguments):
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("LINESIDE")}
-        done = subprocess.run([BINARY, *arguments], capture_output=True, text=True, env=environment, timeout=PATIENCE_S)
+        done = subprocess.run(
+            [BINARY, *arguments], capture_output=True, text=True, env=surroundings(), timeout=PATIENCE_S
+        )
         assert done.returncode == 0, f"{arguments}: {done.stderr}"
         return done.stdout.strip()
 
@@ -99,6 +115,11 @@ class Floor:
                 process.wait(timeout=PATIENCE_S)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def surroundings():
+    """This process' environment without settings of members: only where ONNX Runtime was installed may be said."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("LINESIDE") or k == "LINESIDE_CACHE"}
 
 
 def free_port():

@@ -57,6 +57,23 @@ def test_errors_have_their_codes(ask):
         assert isinstance(parsed, jsonrpcclient.Error) and parsed.code == code, request
 
 
+@pytest.mark.parametrize("id", [1.5, -7, 2**70, "part-7", "", None])
+def test_an_id_comes_back_as_it_went(ask, id):
+    answer = ask({"jsonrpc": "2.0", "method": "health", "id": id})
+    assert answer["id"] == id and answer["result"]["live"] is True
+
+
+def test_params_by_position_are_refused_in_words(ask):
+    parsed = jsonrpcclient.parse(ask(jsonrpcclient.request("models.get", params=("add",))))
+    assert parsed.code == -32602 and "by name" in parsed.message
+
+
+def test_a_batch_has_64_entries_at_most(ask):
+    calls = [jsonrpcclient.request("health") for _ in range(64)]
+    assert len(ask(calls)) == 64
+    assert ask([*calls, jsonrpcclient.request("health")])["error"]["code"] == -32600
+
+
 def test_a_batch_is_answered_entry_by_entry(ask):
     calls = [jsonrpcclient.request("infer", params=ADD) for _ in range(5)]
     parsed = jsonrpcclient.parse(ask([*calls, jsonrpcclient.notification("health")]))

@@ -11,6 +11,8 @@ from websockets.sync.client import connect
 
 def test_a_node_is_killed_and_no_client_notices(floor):
     stop, failures, answers = threading.Event(), [], [0, 0, 0]
+    watcher = connect(f"ws://127.0.0.1:{floor.http}/rpc/ws").__enter__()
+    watcher.send(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "cluster.watch"}))
     askers = [http_asker(floor), grpc_asker(floor), socket_asker(floor)]
 
     def keep_asking(at, ask):
@@ -29,10 +31,23 @@ def test_a_node_is_killed_and_no_client_notices(floor):
     floor.kill("weld")
     after = [count + 100 for count in answers]
     floor.until(lambda: failures or (floor.alive() == 2 and all(a >= b for a, b in zip(answers, after))))
+    watched = threading.Thread(target=until_watched, args=(watcher, "weld"))
+    watched.start()
+    watched.join(timeout=20)
+    assert not watched.is_alive(), "the subscription told of no loss"
+    watcher.close()
     stop.set()
     for thread in threads:
         thread.join(timeout=20)
     assert not failures, f"{failures[:3]} after {answers} answers"
+
+
+def until_watched(socket, name):
+    """Until the subscription says of this member that it is not alive."""
+    for message in socket:
+        members = json.loads(message).get("params", {}).get("result", {}).get("members", [])
+        if any(row["name"] == name and row["state"] != "alive" for row in members):
+            return
 
 
 def http_asker(floor):

@@ -1,5 +1,7 @@
 """The openai package: its client needs a key, whatever it is, and asks for base64 by itself."""
 
+import asyncio
+
 import openai
 import pytest
 
@@ -33,6 +35,34 @@ def test_texts_become_vectors(client, form):
         assert list(struct.unpack(f"<{len(bytes_) // 4}f", bytes_)) == pytest.approx(one, abs=1e-6)
     else:
         assert answer.data[0].embedding == pytest.approx(one, abs=1e-6)
+
+
+def test_tokens_become_vectors_too(client):
+    assert len(client.embeddings.create(model="embed", input=[1, 2, 3]).data) == 1
+    answer = client.embeddings.create(model="embed", input=[[1, 2, 3], [4]], dimensions=4)
+    assert [len(row.embedding) for row in answer.data] == [4, 4] and answer.usage.prompt_tokens == 4
+
+
+def test_the_async_client(http, nodes):
+    async def run():
+        async with openai.AsyncOpenAI(base_url=f"http://{http}/v1", api_key="whatever", max_retries=0) as client:
+            calls = [client.embeddings.create(model="embed", input=f"bearing {at}") for at in range(10)]
+            assert all(len(answer.data) == 1 for answer in await asyncio.gather(*calls))
+            assert "embed" in [model.id async for model in client.models.list()]
+
+    asyncio.run(run())
+
+
+def test_keys_have_their_errors(floor, client, nodes):
+    if nodes == 3:  # Later the door has been asked with too many keys that it did not know yet.
+        unknown = client.with_options(api_key="lsk_0123456789abcdef_" + "A" * 43)
+        with pytest.raises(openai.AuthenticationError) as refused:
+            unknown.models.list()
+        assert refused.value.code == "invalid_api_key"
+    scoped = client.with_options(api_key=floor.key("--name", f"texts-{nodes}", "--model", "embed"))
+    assert [model.id for model in scoped.models.list()] == ["embed"]
+    with pytest.raises(openai.PermissionDeniedError):
+        scoped.models.retrieve("add")
 
 
 def test_what_is_wrong_is_said(client):

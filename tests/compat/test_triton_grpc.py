@@ -132,6 +132,21 @@ def test_typed_contents(where):
         assert np.frombuffer(answer.raw_output_contents[0], np.float32).tolist() == [3.0, 4.0]
 
 
+def test_classes_have_their_labels(client):
+    picture = triton.InferInput("image", [1, 3, 32, 32], "FP32")
+    picture.set_data_from_numpy(np.tile(np.array([0, 1, 0], np.float32).reshape(1, 3, 1, 1), (1, 1, 32, 32)))
+    wanted = [triton.InferRequestedOutput("logits", class_count=2)]
+    texts = client.infer("color", [picture], outputs=wanted).as_numpy("logits").reshape(-1)
+    assert texts.size == 2 and texts[0].endswith(b":1:green")
+
+
+def test_deadlines_of_both_kinds(client):
+    assert client.infer("add", addends(triton, 1.0, 2.0), timeout=5_000_000, client_timeout=20).as_numpy("sum") == [3.0]
+    with pytest.raises(InferenceServerException) as late:
+        client.infer("add", addends(triton, 1.0, 2.0), timeout=1)
+    assert late.value.status() == "StatusCode.DEADLINE_EXCEEDED"
+
+
 def test_what_is_wrong_is_said(client):
     with pytest.raises(InferenceServerException, match="Request for unknown model") as refused:
         client.infer("nope", addends(triton, 1.0, 2.0))

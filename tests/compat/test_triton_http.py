@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
+import tritonclient.http.auth as triton_auth
 from tensors import ONLY_BINARY, VALUES, same
 from tritonclient.utils import InferenceServerException
 
@@ -112,6 +113,49 @@ def test_classification(client):
     assert [text.split(":")[1] for text in texts] == ["2", "1"]
 
 
+def test_classes_have_their_labels(client):
+    picture = triton.InferInput("image", [2, 3, 32, 32], "FP32")
+    picture.set_data_from_numpy(np.tile(np.array([0, 1, 0], np.float32).reshape(1, 3, 1, 1), (2, 1, 32, 32)))
+    for binary in (True, False):
+        wanted = [triton.InferRequestedOutput("logits", binary_data=binary, class_count=1)]
+        texts = client.infer("color", [picture], outputs=wanted).as_numpy("logits")
+        assert texts.shape == (2, 1) and all(str(text).strip("b'").endswith(":1:green") for text in texts.reshape(-1))
+
+
+def test_outputs_come_in_the_order_they_are_asked_for(client):
+    inputs, outputs = echo(triton, "binary", "binary")
+    answer = client.infer("echo", inputs, outputs=outputs[::-1])
+    assert [output["name"] for output in answer.get_response()["outputs"]] == [o.name() for o in outputs[::-1]]
+    check(answer)
+
+
+def test_parameters_of_a_request(client):
+    for extra in (
+        {"timeout": 5_000_000},
+        {"priority": 1},
+        {"sequence_id": 7, "sequence_start": True, "sequence_end": True},
+        {"sequence_id": "part-7", "sequence_start": True},
+        {"parameters": {"line": "press", "shift": 2, "night": False}},
+    ):
+        assert client.infer("add", addends(1.0, 2.0), **extra).as_numpy("sum").item() == 3.0
+    with pytest.raises(InferenceServerException) as late:
+        client.infer("add", addends(1.0, 2.0), timeout=1)
+    assert late.value.status() == "504"
+
+
+def test_a_name_and_password_are_no_key(client):
+    client.register_plugin(triton_auth.BasicAuth("somebody", "something"))
+    assert client.is_model_ready("add") and add(client, 1.0, 2.0) == 3.0
+
+
+def test_nothing_is_a_tensor_too(client):
+    nothing = np.zeros((0,), np.float32)
+    inputs = [triton.InferInput(name, [0], "FP32") for name in ("a", "b")]
+    for tensor in inputs:
+        tensor.set_data_from_numpy(nothing)
+    assert client.infer("add", inputs).as_numpy("sum").shape == (0,)
+
+
 def test_what_is_wrong_is_said(client):
     with pytest.raises(InferenceServerException, match="Request for unknown model"):
         client.infer("nope", addends(1.0, 2.0))
@@ -129,10 +173,13 @@ def test_the_repository(floor, http, nodes):
         assert index["add"]["state"] == "READY" and index["add"]["version"] == "1"
         with pytest.raises(InferenceServerException):
             client.unload_model("echo-bf16")
-        client.unload_model("echo-bf16", headers=key)
-        floor.until(lambda: not client.is_model_ready("echo-bf16"))
-        client.load_model("echo-bf16", headers=key)
-        floor.until(lambda: client.is_model_ready("echo-bf16"))
+        # Whoever asked for it finds it done.
+        for _ in range(3):
+            client.unload_model("echo-bf16", headers=key)
+            assert not client.is_model_ready("echo-bf16")
+            client.load_model("echo-bf16", headers=key)
+            assert client.is_model_ready("echo-bf16")
+            test_bf16_goes_as_binary(client)
 
 
 def addends(a, b):

@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use lineside_wire::{
-    API_KEY_PATTERNS_MAX, API_KEYS_MAX, AUTHORITIES_MAX, BATCH_ENTRIES_MAX, CSR_BYTES_MAX, CancelParams,
-    Datatype, Empty, EncodedFrame, Enrolled, Executed, FAULT_MESSAGE_BYTES_MAX, FRAME_HEAD_BYTES, FaultCode,
-    FrameHead, FrameKind, Greeting, InferParams, InferResult, JoinParams, Limits, MAP_ENTRIES_MAX,
-    MembersResult, Message, ModelName, PayloadBuilder, RANK_MAX, REVOKED_MAX, SignedTrust, TENSOR_ALIGN,
-    TENSORS_MAX, TensorHeader, TrustList, check_document, decode_part, join_tensors, method, split_tensors,
+    API_KEY_PATTERN_BYTES_MAX, API_KEY_PATTERNS_MAX, API_KEYS_BYTES_MAX, API_KEYS_MAX, API_KEYS_REVOKED_MAX,
+    AUTHORITIES_MAX, BATCH_ENTRIES_MAX, CSR_BYTES_MAX, CancelParams, Datatype, Empty, EncodedFrame, Enrolled,
+    Executed, FAULT_MESSAGE_BYTES_MAX, FRAME_HEAD_BYTES, FaultCode, FrameHead, FrameKind, Greeting,
+    InferParams, InferResult, JoinParams, Limits, MAP_ENTRIES_MAX, MembersResult, Message, ModelName,
+    PayloadBuilder, RANK_MAX, REVOKED_MAX, SignedTrust, TENSOR_ALIGN, TENSORS_MAX, TensorHeader, TrustList,
+    WEB_NAMES_MAX, check_document, decode_part, join_tensors, method, split_tensors,
 };
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value, json};
@@ -155,7 +156,11 @@ fn the_limits_are_those_of_the_code() {
         ("AUTHORITIES_MAX", AUTHORITIES_MAX as u64),
         ("REVOKED_MAX", REVOKED_MAX as u64),
         ("API_KEYS_MAX", API_KEYS_MAX as u64),
+        ("API_KEYS_BYTES_MAX", API_KEYS_BYTES_MAX as u64),
+        ("API_KEYS_REVOKED_MAX", API_KEYS_REVOKED_MAX as u64),
         ("API_KEY_PATTERNS_MAX", API_KEY_PATTERNS_MAX as u64),
+        ("API_KEY_PATTERN_BYTES_MAX", API_KEY_PATTERN_BYTES_MAX as u64),
+        ("WEB_NAMES_MAX", WEB_NAMES_MAX as u64),
         ("CSR_BYTES_MAX", CSR_BYTES_MAX as u64),
     ]);
     let told = table("limit", "value", "constant");

@@ -1,6 +1,10 @@
 //! Certificates for HTTPS. They make nobody a member: they have no URI name, and are for serving only.
 
-use std::{collections::VecDeque, sync::PoisonError, time::Duration, time::SystemTime};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::PoisonError,
+    time::{Duration, SystemTime},
+};
 
 use lineside_wire::{Enrolled, NodeId, WEB_NAMES_MAX, WebParams};
 use rustls_pki_types::CertificateDer;
@@ -28,23 +32,47 @@ const LIFETIME_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// within the window.
 const RECENT_MAX: usize = 256 * RENEWALS_MAX;
 
-/// Whom certificates for HTTPS were issued of late, oldest first. Forgotten at a restart, which is no harm: it bounds how
-/// fast the diary grows.
+/// Names of which it is remembered who has a certificate: all that the largest cluster's members can have in one each.
+const NAMES_MAX: usize = 256 * WEB_NAMES_MAX;
+
+/// What is remembered of certificates for HTTPS. Forgotten at a restart, which is no harm: it bounds how fast the diary
+/// grows, and tells people what they should look at.
 #[derive(Debug, Default)]
-pub(super) struct Recent(VecDeque<(u64, NodeId)>);
+pub(super) struct Recent {
+    /// Whom they were issued of late, oldest first.
+    asked: VecDeque<(u64, NodeId)>,
+    /// Whose the newest with a name is, and until when.
+    holders: BTreeMap<WebName, (NodeId, u64)>,
+}
 
 impl Recent {
     /// Whether one more is too many; counts it when it is not.
     fn is_too_often(&mut self, node: NodeId, window: Duration, now: SystemTime) -> bool {
         let now = seconds(now);
         let begin = now.saturating_sub(window.as_secs());
-        self.0.retain(|(at, _)| (begin..=now).contains(at));
-        let own = self.0.iter().filter(|(_, whose)| *whose == node).count();
-        if RENEWALS_MAX <= own || RECENT_MAX <= self.0.len() {
+        self.asked.retain(|(at, _)| (begin..=now).contains(at));
+        let own = self.asked.iter().filter(|(_, whose)| *whose == node).count();
+        if RENEWALS_MAX <= own || RECENT_MAX <= self.asked.len() {
             return true;
         }
-        self.0.push_back((now, node));
+        self.asked.push_back((now, node));
         false
+    }
+
+    /// Remembers whose the names are now. Gives those that another node has a certificate for, which is still good, with
+    /// that node: nobody can tell from here whose they are, so a person has to. Each machine is `localhost` for itself.
+    fn given(&mut self, names: &[WebName], node: NodeId, ends: u64, now: u64) -> Vec<(WebName, NodeId)> {
+        self.holders.retain(|_, (_, ends)| now < *ends);
+        let mut shared = Vec::new();
+        for name in names.iter().filter(|name| !name.is_own_machine()) {
+            match self.holders.get(name) {
+                Some((holder, _)) if *holder != node => shared.push((name.clone(), *holder)),
+                None if NAMES_MAX <= self.holders.len() => continue,
+                Some(_) | None => {}
+            }
+            self.holders.insert(name.clone(), (node, ends));
+        }
+        shared
     }
 }
 
@@ -116,6 +144,9 @@ impl Draft<'_> {
         let leaf = CertificateDer::from(leaf);
         let facts =
             Facts::of(&leaf).map_err(|_| AuthorityError::from(rcgen::Error::CouldNotParseCertificate))?;
+        let mut recent = self.authority.web.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = recent.given(&names, peer.node, facts.not_after, seconds(self.now));
+        drop(recent);
         let names: Vec<_> = names.iter().map(ToString::to_string).collect();
         let line = Line {
             node: Some(peer.node),
@@ -124,6 +155,7 @@ impl Draft<'_> {
             serial: Some(facts.serial),
             generation: Some(signer.generation),
             ends: Some(facts.not_after),
+            reason: told(peer.node, &shared),
             ignored: left_out.iter().map(ToString::to_string).collect(),
             ..Line::new(Event::WebCertificateIssued)
         };
@@ -154,10 +186,42 @@ impl Draft<'_> {
     }
 }
 
+/// Tells that a name is in the certificates of two nodes, if one is.
+fn told(node: NodeId, shared: &[(WebName, NodeId)]) -> Option<String> {
+    for (name, holder) in shared {
+        tracing::warn!(
+            %name, %node, %holder,
+            "two members have a certificate for HTTPS under one name: right where both serve it, else one of them may \
+             stand in for the other"
+        );
+    }
+    let each = |(name, holder): &(WebName, NodeId)| format!("{name} is in a certificate of {holder}, too");
+    (!shared.is_empty()).then(|| shared.iter().map(each).collect::<Vec<_>>().join("; "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::x509::since_1970;
+
+    #[test]
+    fn a_name_of_two_members_is_told_while_the_first_ones_certificate_is_good() {
+        let mut recent = Recent::default();
+        let [press, weld] = [1, 2].map(|n| NodeId::from_bytes([n; 16]));
+        let names = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<WebName>>();
+        let given = names(&["press.local", "10.0.0.7", "localhost", "127.0.0.1", "::1"]);
+        assert!(recent.given(&given, press, 1_000, 10).is_empty());
+        assert!(recent.given(&given, press, 1_500, 500).is_empty(), "renewed");
+        let both = recent.given(&names(&["weld.local", "10.0.0.7", "localhost", "::1"]), weld, 2_000, 1_499);
+        assert_eq!(both, [(names(&["10.0.0.7"]).remove(0), press)]);
+        assert!(told(weld, &both).unwrap().contains("10.0.0.7 is in a certificate of 0101"));
+        assert!(recent.given(&names(&["press.local"]), weld, 3_000, 1_500).is_empty(), "it was over");
+        assert_eq!(told(weld, &[]), None);
+        for n in 0..=NAMES_MAX {
+            recent.given(&names(&[&format!("m{n}.local")]), press, 9_000, 1_500);
+        }
+        assert_eq!(recent.holders.len(), NAMES_MAX);
+    }
 
     #[test]
     fn one_that_asks_without_end_is_told_to_wait_and_the_others_are_not() {

@@ -169,6 +169,7 @@ fn a_key_that_was_taken_back_stays_so_whatever_a_later_list_says() {
     // Signed by a copy of the authority that has not heard of it.
     let third = second.succeed(&told(3, &[1, 2, 3], &[])).unwrap();
     assert_eq!(ids(&third), [2, 3]);
+    assert!(third.lacks_revocations() && !second.lacks_revocations() && !first.lacks_revocations());
     assert_eq!(ids(&third.succeed(&told(4, &[1, 2, 3], &[3])).unwrap()), [2]);
     // In one list, too, and whatever comes of it.
     assert_eq!(ids(&Trust::own(&told(5, &[4, 5], &[5])).unwrap()), [4]);
@@ -181,6 +182,9 @@ fn a_list_with_more_keys_than_there_can_be_is_damaged() {
     let one = || list(1, vec![office.entry(1, &[])]);
     assert!(of(TrustList { keys: vec![api_key(1, 1); API_KEYS_MAX + 1], ..one() }).contains("API keys"));
     assert!(of(TrustList { keys: vec![api_key(1, API_KEY_PATTERNS_MAX + 1)], ..one() }).contains("patterns"));
+    let models = vec!["x".repeat(API_KEY_PATTERN_BYTES_MAX + 1)];
+    let key = ApiKey { models, ..api_key(1, 1) };
+    assert!(of(TrustList { keys: vec![key], ..one() }).contains("bytes in a pattern"));
     let gone = RevokedApiKey { at: 1, id: ByteArray::new([1; 8]), ends: None };
     let revoked_keys = vec![gone; API_KEYS_REVOKED_MAX + 1];
     assert!(of(TrustList { revoked_keys, ..one() }).contains("revoked API keys"));

@@ -19,9 +19,14 @@ fn order(name: &str) -> ApiKeyOrder {
     }
 }
 
-/// The keys that a member goes by that has this list.
+/// What a member goes by that has this list, and never had another.
+fn told_by(office: &Office) -> Trust {
+    Trust::own(&office.authority.trust().unwrap()).unwrap()
+}
+
+/// The keys in it.
 fn told(office: &Office) -> Vec<lineside_wire::ApiKey> {
-    Trust::own(&office.authority.trust().unwrap()).unwrap().keys().to_vec()
+    told_by(office).keys().to_vec()
 }
 
 #[test]
@@ -85,6 +90,30 @@ fn a_key_of_an_encrypted_authority_needs_its_passphrase() {
     let unlocked = Authority::unlock(&office.directory(), "correct horse").unwrap();
     unlocked.create_key(&order("press-7"), office.now).unwrap();
     assert_eq!(told(&office).len(), 1);
+}
+
+#[test]
+fn a_copy_that_made_changes_alone_does_not_bring_a_key_back_once_it_hears_of_it() {
+    let office = Office::new();
+    let (gone, kept) = (order("gone"), order("kept"));
+    let gone = office.authority.create_key(&gone, office.now).unwrap();
+    let elsewhere = office.copy();
+    let member = Trust::own(&office.authority.trust().unwrap()).unwrap();
+    office.authority.revoke_key(gone.id(), office.now).unwrap();
+    let member = member.succeed(&office.authority.trust().unwrap()).unwrap();
+    assert!(member.keys().is_empty());
+    // The copy is put back, and counts on: its list is newer by its number.
+    for _ in 0..3 {
+        elsewhere.authority.create_key(&kept, office.now).unwrap();
+    }
+    let told = member.succeed(&elsewhere.authority.trust().unwrap()).unwrap();
+    assert!(told.keys().iter().all(|key| key.name == "kept") && told.lacks_revocations());
+    // Whoever starts with that list knows no better, until the copy is told of the one before.
+    assert!(told_by(&elsewhere).keys().iter().any(|key| key.name == "gone"));
+    elsewhere.authority.merge(member.signed().unwrap(), office.now).unwrap();
+    let mended = told.succeed(&elsewhere.authority.trust().unwrap()).unwrap();
+    assert!(!mended.lacks_revocations() && mended.keys().len() == 3);
+    assert!(told_by(&elsewhere).keys().iter().all(|key| key.name == "kept"));
 }
 
 #[test]

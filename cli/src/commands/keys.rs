@@ -19,7 +19,7 @@ use super::{
     connect::running_here,
 };
 use crate::{
-    config::read_time,
+    config::{Tls, host_name, read_time},
     exit::{Exit, Failure, Outcome},
     output::{self, Format, FormatArgs, Table, until, utc},
 };
@@ -58,7 +58,7 @@ pub(crate) struct CreateArgs {
     /// How long it can be used: 12h, 90d, or never, which is until it is revoked [default: 365d]
     #[arg(long, value_name = "TIME", value_parser = lifetime)]
     expires: Option<Lifetime>,
-    /// Requests per second, in the place of the door's own limit (gateway.rate)
+    /// Requests per second, in the place of the door's own limit (gateway.rate_per_second)
     #[arg(long, value_name = "N")]
     rate: Option<NonZeroU32>,
     /// Requests at once, with --rate [default: a second's worth]
@@ -77,9 +77,6 @@ struct Lifetime(Option<Duration>);
 pub(crate) struct ListArgs {
     #[command(flatten)]
     office: OfficeArgs,
-    /// As one JSON document: short for --output json
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     format: FormatArgs,
 }
@@ -121,9 +118,12 @@ impl CreateArgs {
     fn run(self) -> Outcome {
         let format = self.format.output;
         let (created, office) = self.create()?;
-        match format {
-            Format::Json => output::json(&created)?,
-            Format::Table => output::data(format_args!("{}\n", created.key))?,
+        let printed = match format {
+            Format::Json => output::json(&created),
+            Format::Table => output::data(format_args!("{}\n", created.key)),
+        };
+        if let Err(error) = printed {
+            return Err(created.not_printed(&error, &office));
         }
         output::note(created.told(seconds(office.now), &door(&office), &office.config.data_dir_flag()));
         office.warn("no door knows the key before one does");
@@ -160,6 +160,24 @@ impl CreateArgs {
 }
 
 impl Created {
+    /// Nobody has the key, so it is taken back: it would be live for a year.
+    fn not_printed(&self, error: &anyhow::Error, office: &Office) -> Failure {
+        let id = self.id.parse::<ApiKeyId>().ok();
+        let taken_back = id.is_some_and(|id| office.authority.revoke_key(id, office.now).is_ok());
+        let remedy = match taken_back {
+            true => "it was taken back, as nobody has it: make another one".to_owned(),
+            false => {
+                format!("nobody has it: lineside keys revoke {}{}", self.id, office.config.data_dir_flag())
+            }
+        };
+        Failure::new(
+            Exit::Failure,
+            "the API key was made and could not be written",
+            format!("{error:#}"),
+            remedy,
+        )
+    }
+
     /// What the person who hands it on should know. `door` is where HTTP is served, `flag` what commands here need to find
     /// the authority.
     fn told(&self, now: u64, door: &str, flag: &str) -> String {
@@ -178,7 +196,8 @@ impl Created {
     }
 }
 
-/// Where HTTP is served on this machine, or would be.
+/// Where HTTP is served on this machine, or would be, as an argument of curl: by HTTPS where there is some, as whoever
+/// listens on the way would have the key otherwise.
 fn door(office: &Office) -> String {
     let running = running_here(&office.config).ok().and_then(|running| running.http);
     let address = running.unwrap_or(office.config.gateway.http);
@@ -187,13 +206,21 @@ fn door(office: &Office) -> String {
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     };
-    format!("http://{}", SocketAddr::new(ip, address.port()))
+    let local = SocketAddr::new(ip, address.port());
+    match office.config.gateway.tls {
+        Tls::Off => format!("http://{local}"),
+        Tls::Cluster => {
+            format!("--cacert <(lineside certs ca{}) https://{local}", office.config.data_dir_flag())
+        }
+        // Files are good for a name that clients dial, and hardly for loopback.
+        Tls::Files => format!("https://{}:{}", host_name(), local.port()),
+    }
 }
 
 impl ListArgs {
     fn run(self) -> Outcome {
         let what = "cannot list the API keys";
-        let format = if self.json { Format::Json } else { self.format.output };
+        let format = self.format.output;
         let office = self.office.open(what)?;
         let rows = office.authority.keys(office.now).map_err(|error| unusable_authority(what, &error))?;
         match format {
@@ -406,6 +433,17 @@ mod tests {
         let (_, _) = order(&desk, "press-7").create().unwrap();
         let (_, _) = order(&desk, "press-7").create().unwrap();
         assert!(revoke("press-7").unwrap_err().text().contains("can be 2 API keys"));
+    }
+
+    #[test]
+    fn a_key_that_could_not_be_shown_opens_no_door() {
+        let desk = Desk::founded("press");
+        let (created, office) = order(&desk, "press-7").create().unwrap();
+        let told = created.not_printed(&anyhow::anyhow!("no space left"), &office).text();
+        assert!(told.contains("no space left") && told.contains("taken back"), "{told}");
+        assert!(!told.contains(&created.key));
+        let rows = office.authority.keys(office.now).unwrap();
+        assert_eq!(rows.iter().map(|row| row.state).collect::<Vec<_>>(), [ApiKeyState::Revoked]);
     }
 
     #[test]

@@ -50,7 +50,7 @@ struct ChangeArgs {
     #[arg(long = "version", id = "model_version", value_name = "N")]
     version: Option<ModelVersion>,
     /// Only on this node: its name or the beginning of its id; may be given several times [default: every node that has
-    /// the model]
+    /// the model; to load, every node that has its file]
     #[arg(long)]
     node: Vec<String>,
     #[command(flatten)]
@@ -203,11 +203,18 @@ fn change(method: &'static str, args: ChangeArgs) -> Outcome {
 /// Whether a door is asked, which asks the nodes: there is one, and it does so for this role. A member's own call is each
 /// node's by itself.
 fn is_for_a_door(role: Role, rows: &[MemberRow]) -> bool {
-    let is_door = |row: &MemberRow| {
+    !role.is_member() && !doors(rows).is_empty()
+}
+
+/// The doors that are there, those that answer first.
+fn doors(rows: &[MemberRow]) -> Vec<&MemberRow> {
+    let is_door = |row: &&MemberRow| {
         let has_door = row.member.as_ref().is_some_and(|member| member.door);
         has_door && row.state.parse().is_ok_and(Standing::is_present)
     };
-    !role.is_member() && rows.iter().any(is_door)
+    let mut doors: Vec<_> = rows.iter().filter(is_door).collect();
+    doors.sort_by_key(|row| row.state.parse() != Ok(Standing::Alive));
+    doors
 }
 
 /// All who have the model have done it. Of nodes that were named, each has to have it.
@@ -253,14 +260,25 @@ fn nobody_has(model: &ModelName) -> Failure {
     )
 }
 
-/// Asks a door, which asks all nodes side by side.
+/// Asks a door, which asks all nodes side by side. It has the whole time: a large model takes its node a while to load.
+/// The next one is asked where a door cannot be reached or leaves; a node that is told twice has the model all the same.
 async fn by_door(
     client: &Client,
     method: &'static str,
     params: &ChangeParams,
     rows: &[MemberRow],
 ) -> Result<Vec<Changed>, Failure> {
-    let answer: Result<ChangeResult, AskError> = client.pool().ask(method, params, CHANGE_WITHIN).await;
+    let until = Instant::now() + CHANGE_WITHIN;
+    let mut answer: Result<ChangeResult, AskError> = Err(AskError::NoMember);
+    for row in doors(rows) {
+        let to = Destination { node: row.node, address: row.address };
+        answer = client.pool().ask_at(to, method, params, until).await;
+        match &answer {
+            Err(AskError::Broken { .. }) => {}
+            Err(AskError::Refused { fault, .. }) if fault.code == FaultCode::Draining => {}
+            Ok(_) | Err(_) => break,
+        }
+    }
     let ChangeResult { models, nodes } = match answer {
         Ok(result) => result,
         Err(AskError::Refused { fault, .. }) if fault.code == FaultCode::ModelNotFound => {
@@ -442,6 +460,11 @@ pub(crate) mod tests {
         let mut closed = door.clone();
         closed.state = "down".to_owned();
         assert!(is_for_a_door(Role::Admin, &[without[0].clone(), door.clone()]));
+        let mut slow = door.clone();
+        slow.state = "suspect".to_owned();
+        let both = [slow, door.clone()];
+        let states: Vec<_> = doors(&both).iter().map(|row| row.state.as_str()).collect();
+        assert_eq!(states, ["alive", "suspect"]);
         assert!(!is_for_a_door(Role::Node, &[door]));
         assert!(!is_for_a_door(Role::Admin, &[closed]) && !is_for_a_door(Role::Admin, &without));
     }

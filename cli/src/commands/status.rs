@@ -1,5 +1,6 @@
 //! `lineside status`: in one look, whether the cluster is well. The exit code says it too.
 
+mod keys;
 mod trust;
 
 use std::{
@@ -38,7 +39,8 @@ impl StatusArgs {
         self.connect.run(async move |client| {
             let list = client.members().await.map_err(|error| not_answered(&error))?;
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-            let status = Status::of(list, now);
+            let mut status = Status::of(list, now);
+            status.notes = keys::ending(client.credentials().identity().trust().keys(), now);
             match output {
                 Format::Json => output::json(&status)?,
                 Format::Table => output::data(status.text())?,
@@ -61,6 +63,8 @@ struct Status {
     authorities: Vec<String>,
     degraded: bool,
     problems: Vec<String>,
+    /// What is no problem yet.
+    notes: Vec<String>,
 }
 
 impl Status {
@@ -89,6 +93,7 @@ impl Status {
             authorities: trust::holders(rows),
             degraded: !problems.is_empty(),
             problems,
+            notes: Vec::new(),
         }
     }
 
@@ -110,10 +115,11 @@ impl Status {
             self.answered_by_name.replace(|c: char| c.is_control(), "?"),
             self.trust,
         );
-        for problem in &self.problems {
+        let problems = self.problems.iter().map(|problem| ("problem", problem));
+        for (kind, line) in problems.chain(self.notes.iter().map(|note| ("note", note))) {
             // Names and reasons come from other machines.
-            let problem = problem.replace(|c: char| c.is_control(), "?");
-            writeln!(text, "problem  {problem}").expect("writing to memory does not fail");
+            let line = line.replace(|c: char| c.is_control(), "?");
+            writeln!(text, "{kind:<7}  {line}").expect("writing to memory does not fail");
         }
         text
     }
@@ -176,6 +182,15 @@ mod tests {
         );
         let json = serde_json::to_value(&status).unwrap();
         assert_eq!((&json["degraded"], &json["not_alive"]), (&true.into(), &1.into()));
+    }
+
+    #[test]
+    fn what_is_only_to_be_noticed_leaves_it_well() {
+        let mut status =
+            Status::of(rows::list(vec![rows::row("press", vec![model("add", ModelState::Ready)])]), 0);
+        status.notes = vec!["a key ends".to_owned()];
+        let text = status.text();
+        assert!(!status.degraded && text.ends_with("\nnote     a key ends\n"), "{text}");
     }
 
     #[test]

@@ -34,6 +34,9 @@ const KEEP_ALIVES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration:
 /// Proxies before one door: each request is compared with all of them.
 const PROXIES_MAX: usize = 64;
 
+/// Hosts of other web pages: each request of a browser is compared with all of them.
+const ORIGINS_MAX: usize = 64;
+
 /// One setting.
 pub(super) struct Key {
     /// Its table in the file.
@@ -140,22 +143,26 @@ changes: a new pair of files is in force within seconds, a broken one is told an
     "The key of that certificate."
     gateway.tls_only: "true or false";
     "Whether plain HTTP is refused: then nobody sends a key or a picture that others can read."
-    gateway.tls_names: "a list of at most 16 IP addresses of private networks and names such as \"press-1.local\", or \"auto\"",
+    gateway.tls_names: "a list of 1 to 16 private IP addresses and names below .local, .lan, .home.arpa, .home, .corp or .intranet, or \"auto\"",
         if |names: &Option<Vec<String>>| names.as_ref().is_none_or(|names| is_web_names(names));
     "What the cluster's certificate for HTTPS is good for: the names and addresses that clients dial.
 \"auto\" is the host's name under .local, localhost, the address that the others are told, and
-loopback. The authority speaks for no public name: only for addresses of private networks,
-localhost, and names under .local, .lan, .home.arpa, .home, .corp and .intranet."
+loopback. The authority speaks for no public name."
     gateway.trusted_proxies: "a list of at most 64 IP addresses and networks, for example [\"10.0.0.7\", \"10.1.0.0/16\"]",
         if |proxies: &Vec<String>| is_proxies(proxies);
     "Proxies whose X-Forwarded-For is believed. Only with it do limits count the clients behind a proxy
 one by one; whoever is listed here can pass itself off as any address."
+    gateway.allowed_origins: "a list of at most 64 host names and addresses, for example [\"panel.example.com\"]",
+        if |origins: &Vec<String>| is_origins(origins);
+    "Hosts whose web pages may ask this door to work, beside pages of the door itself at an address, a
+local name or with HTTPS. Only browsers are asked. Without it, no page that somebody here has open
+can use the line; see docs/security.md."
     gateway.compression: "true or false";
     "Whether answers are compressed for clients that offer to take them so. Costs CPU; tensors hardly
 get smaller."
     gateway.keys: "\"optional\" or \"required\"";
     "Whether clients need an API key or a client certificate of the cluster over HTTP and gRPC. With
-\"required\", only health and metrics are for everybody."
+\"required\", only health, metrics, /docs and /openapi.json are for everybody."
     gateway.model_control: "\"keys\", \"open\" or \"off\"";
     "Who may load and unload models and change the log over HTTP and gRPC: holders of a key with that
 method and admins, whoever is let in, or nobody."
@@ -222,6 +229,15 @@ fn is_name(name: &str) -> bool {
 fn is_web_names(names: &[String]) -> bool {
     (1..=lineside_wire::WEB_NAMES_MAX).contains(&names.len())
         && names.iter().all(|name| name.parse::<WebName>().is_ok())
+}
+
+/// What a browser names as the host of a page's origin.
+fn is_origins(origins: &[String]) -> bool {
+    let is_host = |host: &String| {
+        let is_of_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
+        (1..=253).contains(&host.len()) && host.chars().all(is_of_host)
+    };
+    origins.len() <= ORIGINS_MAX && origins.iter().all(is_host)
 }
 
 fn is_proxies(proxies: &[String]) -> bool {

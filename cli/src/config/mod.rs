@@ -113,6 +113,8 @@ pub(crate) struct Gateway {
     pub(crate) tls_names: Option<Vec<String>>,
     /// Proxies whose word about the client is taken: addresses and networks.
     pub(crate) trusted_proxies: Vec<String>,
+    /// Hosts whose web pages may ask for work, beside the door's own.
+    pub(crate) allowed_origins: Vec<String>,
     /// Whether answers are compressed for those who offer to take them so.
     pub(crate) compression: bool,
     /// Whether clients need a key.
@@ -235,6 +237,7 @@ impl Default for Gateway {
             tls_only: false,
             tls_names: None,
             trusted_proxies: Vec::new(),
+            allowed_origins: Vec::new(),
             compression: true,
             keys: KeysMode::Optional,
             model_control: ModelControl::Keys,

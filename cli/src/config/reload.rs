@@ -8,6 +8,7 @@ const LIVE: &[&str] = &[
     "gateway.tls_key",
     "gateway.tls_names",
     "gateway.trusted_proxies",
+    "gateway.allowed_origins",
     "gateway.compression",
     "gateway.keys",
     "gateway.model_control",
@@ -46,6 +47,7 @@ impl Config {
             tls_key: new_gateway.tls_key,
             tls_names: new_gateway.tls_names,
             trusted_proxies: new_gateway.trusted_proxies,
+            allowed_origins: new_gateway.allowed_origins,
             compression: new_gateway.compression,
             keys: new_gateway.keys,
             model_control: new_gateway.model_control,
@@ -102,6 +104,7 @@ mod tests {
             "gateway.tls_certificate" | "gateway.tls_key" => "/etc/other.pem",
             "gateway.tls_names" => "other.local",
             "gateway.trusted_proxies" => "10.0.0.7",
+            "gateway.allowed_origins" => "panel.example.com",
             "log.level" => "debug",
             _ => "7",
         };

@@ -7,8 +7,8 @@ use lineside_client::{CallError, InferCall, InferReply, Pool};
 use lineside_gateway::{Change, Cluster, GatewayConfig, LogControl, TrustReport};
 use lineside_mesh::{CallFailure, Mesh, Outbound};
 use lineside_wire::{
-    ChangeParams, ChangeResult, ClusterStatus, Fault, MembersResult, ModelInfo, StatisticsParams,
-    StatisticsResult, decode_part, method,
+    ChangeParams, ChangeResult, ClusterStatus, Fault, MembersResult, ModelInfo, ModelsResult, NodeId,
+    StatisticsParams, StatisticsResult, decode_part, method,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
@@ -29,6 +29,10 @@ use crate::{
 /// What is kept of a caller's time for putting the answers together and sending them: nodes that are not done by then are
 /// told as such, where a caller that is told nothing would learn of none.
 const OWN_TIME: Duration = Duration::from_millis(100);
+
+/// Longest wait for this door's own view to show a change that nodes have made: a few rounds of gossip. It is then told as
+/// made all the same.
+const SHOWN_WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// Shards of a door by itself when nobody says how many: more than this many cores a LAN does not keep busy.
 const SHARDS_MAX: usize = 16;
@@ -88,7 +92,9 @@ impl Cluster for DoorCluster {
         let nodes = nodes.chain(unable).collect();
         let said =
             asked.iter().zip(answers).filter_map(|(asked, answer)| Some((asked.to.node, answer.ok()?)));
-        Ok(everywhere::changed(roster.rows(), &params, &said.collect::<Vec<_>>(), nodes))
+        let said: Vec<_> = said.collect();
+        self.shown(&params, &said, deadline).await;
+        Ok(everywhere::changed(roster.rows(), &params, &said, nodes))
     }
 
     async fn statistics(
@@ -121,6 +127,23 @@ impl Cluster for DoorCluster {
 }
 
 impl DoorCluster {
+    /// Waits until this door has heard from the cluster what the nodes told it of a change: a client that loads a model,
+    /// and uses it as soon as that is answered, finds it.
+    async fn shown(&self, params: &ChangeParams, said: &[(NodeId, ModelsResult)], deadline: Instant) {
+        let mut changes = self.known.changed();
+        let shown = async {
+            while !everywhere::shows(self.known.roster().rows(), params, said) {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let now = Instant::now();
+        let left = deadline.saturating_duration_since(now).saturating_sub(OWN_TIME / 2);
+        // What is not shown by then will be; the nodes have done it.
+        drop(timeout_at(now + left.min(SHOWN_WAIT_MAX), shown).await);
+    }
+
     /// Asks nodes the same, side by side; one answer each, in their order.
     async fn ask_all<P: Serialize + Clone, R: DeserializeOwned>(
         &self,
@@ -170,6 +193,7 @@ pub(crate) fn settings(gateway: &Gateway, with_models: bool) -> GatewayConfig {
         tls: None,
         tls_only: gateway.tls_only,
         trusted_proxies: trusted_proxies.collect(),
+        allowed_origins: gateway.allowed_origins.clone(),
         compression: gateway.compression,
         keys: gateway.keys,
         model_control: gateway.model_control,

@@ -143,6 +143,21 @@ pub(super) fn changed(
     ChangeResult { models, nodes }
 }
 
+/// Whether the roster's rows show what the nodes have said of the model: who serves it, and who no longer does. A node that
+/// is gone shows nothing else later on.
+pub(super) fn shows(rows: &[MemberRow], params: &ChangeParams, said: &[(NodeId, ModelsResult)]) -> bool {
+    let is_ready = |model: &ModelInfo| model.state == ModelState::Ready;
+    said.iter().all(|(node, list)| {
+        let row = rows.iter().find(|row| row.node == *node && is_present(row));
+        let Some(state) = row.and_then(|row| row.member.as_ref()) else { return true };
+        list.models.iter().filter(|model| model.name == params.model).all(|model| {
+            let own =
+                state.models.iter().find(|own| (&own.name, own.version) == (&model.name, model.version));
+            own.is_some_and(is_ready) == is_ready(model)
+        })
+    })
+}
+
 /// The sums over the nodes, by name and version.
 pub(super) fn sum(answers: impl IntoIterator<Item = StatisticsResult>) -> StatisticsResult {
     let mut sums = BTreeMap::new();
@@ -310,6 +325,24 @@ mod tests {
         let result = changed(&floor()[..2], &params(&[]), &said, Vec::new());
         assert_eq!(result.models.len(), 1);
         assert_eq!(result.models[0].state, ModelState::Unavailable);
+    }
+
+    #[test]
+    fn a_change_shows_once_every_row_says_what_its_node_has_said() {
+        let said = |state| {
+            let list = ModelsResult { models: vec![model("add", state)] };
+            [(NodeId::from_bytes([1; 16]), list.clone()), (NodeId::from_bytes([3; 16]), list)]
+        };
+        let shown = |rows: &[MemberRow], state| shows(rows, &params(&[]), &said(state));
+        let mut rows = floor();
+        assert!(shown(&rows, ModelState::Ready));
+        assert!(!shown(&rows, ModelState::Unloading), "press is still said to serve it");
+        rows[0] = row(1, "press", "alive", Role::Node, vec![model("add", ModelState::Unloading)]);
+        assert!(shown(&rows, ModelState::Unavailable) && !shown(&rows, ModelState::Ready));
+        rows[0] = row(1, "press", "alive", Role::Node, Vec::new());
+        assert!(shown(&rows, ModelState::Unavailable) && !shown(&rows, ModelState::Ready));
+        rows[0] = row(1, "press", "down", Role::Node, Vec::new());
+        assert!(shown(&rows, ModelState::Ready), "nobody waits for who is gone");
     }
 
     #[test]

@@ -267,7 +267,18 @@ impl Keeper {
     fn take_signed_here(&mut self, list: &SignedTrust) {
         let identity = self.parts.credentials.identity();
         match identity.trust().succeed(list) {
-            Ok(trust) => self.adopt(trust),
+            Ok(trust) => {
+                // A copy of its directory that was kept for a while, and made changes alone: its numbers are higher.
+                if trust.lacks_revocations()
+                    && let Some(before) = identity.trust().signed()
+                {
+                    tracing::warn!(
+                        "the authority on this machine knows less than the cluster and is told what it missed"
+                    );
+                    self.merge(before);
+                }
+                self.adopt(trust);
+            }
             Err(TrustError::SameNumber(_)) => {}
             Err(error) => {
                 // The cluster is ahead of the authority here: a copy of its directory that was kept for a while.

@@ -41,7 +41,7 @@ impl Known {
             balancer,
             around,
         };
-        known.inform();
+        known.inform(&known.roster());
         Arc::new(known)
     }
 
@@ -50,19 +50,20 @@ impl Known {
         loop {
             let view = Arc::clone(&views.borrow_and_update());
             let roster = Arc::new(roster(&view, &self.around));
+            // The balancer first: whoever reads here that a node serves a model can send it calls.
+            self.inform(&roster);
             self.now.store(Arc::new(Snapshot { roster, view }));
-            self.inform();
+            self.changed.send_replace(());
             if views.changed().await.is_err() {
                 return;
             }
         }
     }
 
-    fn inform(&self) {
+    fn inform(&self, roster: &Roster) {
         if let Some(balancer) = &self.balancer {
-            balancer.update(self.roster().nodes(), Instant::now().into_std());
+            balancer.update(roster.nodes(), Instant::now().into_std());
         }
-        self.changed.send_replace(());
     }
 
     /// Models and numbers; times since members were seen are those of its making.

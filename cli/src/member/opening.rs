@@ -1,6 +1,6 @@
 //! Opens the door: its sockets, a pool of nodes for each shard, and its service for peers.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use lineside_certs::Credentials;
 use lineside_client::{Balancer, Balancing, Budget, Pool};
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    exit::{Exit, Failure, OrFail as _},
+    exit::{Exit, Failure},
 };
 
 /// The HTTP door before it answers.
@@ -31,6 +31,13 @@ pub(super) struct Door<F> {
     /// The certificate for HTTPS, for whoever keeps it.
     pub(super) web: Option<Web>,
     budget: Arc<Budget>,
+}
+
+impl<F> Door<F> {
+    /// Where HTTP is served, and where only gRPC is.
+    pub(super) fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        (Some(self.server.address()), self.server.grpc_address())
+    }
 }
 
 /// What a shard's own mesh is made of.
@@ -77,6 +84,7 @@ pub(super) fn open_door(
 ) -> Result<Door<impl Fn(usize) -> Result<Arc<DoorCluster>, String> + Send + Sync + 'static>, Failure> {
     let now = Instant::now().into_std();
     let web = web::open(config, &parts.credentials)?;
+    let clock = parts.credentials.clock().clone();
     let balancer = Arc::new(Balancer::new(Balancing::default(), &mut rand::rng(), now));
     let budget = Arc::new(Budget::new(now));
     let (shared_balancer, shared_budget) = (Arc::clone(&balancer), Arc::clone(&budget));
@@ -92,11 +100,49 @@ pub(super) fn open_door(
         Ok(Arc::new(DoorCluster { pool, known, trust }))
     };
     let tls = web.as_ref().map(|web| Arc::clone(&web.tls));
-    let shared = Shared::new(GatewayConfig { tls, ..door::settings(&config.gateway, roles.node) });
-    let server = GatewayServer::bind_shared(Arc::clone(&shared), cluster).or_fail(
-        Exit::Failure,
-        "cannot serve HTTP",
-        "choose another address with --http, or in gateway.grpc",
-    )?;
+    let settings = GatewayConfig { tls, ..door::settings(&config.gateway, roles.node) };
+    let shared = Shared::by_clock(settings, clock);
+    let server =
+        GatewayServer::bind_shared(Arc::clone(&shared), cluster).map_err(|error| not_serving(&error))?;
     Ok(Door { shared, server, balancer, web, budget })
+}
+
+/// Why a port of the door cannot be had, by the setting that people know.
+fn not_serving(error: &GatewayError) -> Failure {
+    let of = |setting: &str| match setting {
+        "grpc_listen" => (
+            "cannot serve gRPC on a port of its own",
+            "choose another address in gateway.grpc, or leave it out",
+        ),
+        _ => ("cannot serve HTTP", "choose another address with --http or in gateway.http"),
+    };
+    let (what, remedy, why) = match error {
+        GatewayError::PortTaken { setting, address } => {
+            let (what, remedy) = of(setting);
+            (what, remedy, format!("{address} (TCP) is in use, by another member or program"))
+        }
+        GatewayError::Listen { setting, address, source } => {
+            let (what, remedy) = of(setting);
+            (what, remedy, format!("cannot listen on {address} (TCP): {source}"))
+        }
+        GatewayError::Config(_) | GatewayError::Start { .. } | GatewayError::Panicked { .. } => {
+            ("cannot serve HTTP", "", error.to_string())
+        }
+    };
+    Failure::new(Exit::Failure, what, why, remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_taken_is_named_by_the_setting_that_asks_for_it() {
+        let taken = |setting| {
+            not_serving(&GatewayError::PortTaken { setting, address: ([127, 0, 0, 1], 8001).into() }).text()
+        };
+        let grpc = taken("grpc_listen");
+        assert!(grpc.contains("127.0.0.1:8001 (TCP) is in use") && grpc.contains("gateway.grpc"), "{grpc}");
+        assert!(!grpc.contains("--http") && taken("listen").contains("--http"));
+    }
 }

@@ -49,7 +49,13 @@ impl Reloader {
 
     fn put_in_force(&self, loaded: Loaded) {
         let (present, new) = (Arc::clone(&self.settings.borrow()), loaded.config);
-        let ChangedKeys { live, later } = changed_keys(&present, &new);
+        let ChangedKeys { mut live, mut later } = changed_keys(&present, &new);
+        if self.door.is_none() {
+            // A door's settings are in force nowhere here, and a restart would not change that.
+            for keys in [&mut live, &mut later] {
+                keys.retain(|key| !key.starts_with("gateway."));
+            }
+        }
         let mut next = Config::clone(&present);
         next.take_live(&new);
         if let Some((shared, with_models)) = &self.door

@@ -23,7 +23,7 @@ use super::{
     keeper::{self, Keeper},
     known::{Around, Known},
     links::{DiscoveryCell, MemberPresence, MeshCarrier},
-    opening::{DoorParts, ShardParts, open_door},
+    opening::{Door, DoorParts, ShardParts, open_door},
     own::Own,
     reload::Reloader,
     report::TrustCounts,
@@ -79,6 +79,7 @@ pub(crate) async fn start(
     Ok(running)
 }
 
+/// Opens every socket, and takes part.
 fn serve(
     config: &Config,
     roles: Roles,
@@ -97,9 +98,7 @@ fn serve(
     let node = if roles.node { Some(start_node(config, &identity)?) } else { None };
     let at_node = node.as_ref().map(Node::service);
     let service = Arc::new(MemberService::new(Arc::clone(&own), at_node, credentials.clone(), desk.clone()));
-    let cell = DiscoveryCell::default();
-    let (own_words, meetings) = (Arc::clone(&own), Arc::clone(&skews));
-    let presence = Arc::new(MemberPresence { own: own_words, discovery: Arc::clone(&cell), skews: meetings });
+    let (cell, presence) = presence(&own, &skews);
     let mesh = listen(config, &credentials, &presence, &service, desk.as_ref())?;
     let counts = TrustCounts::new(credentials.clone());
     let shard = ShardParts {
@@ -110,34 +109,16 @@ fn serve(
     };
     let mut door = if roles.gateway { Some(open_door(config, roles, shard)?) } else { None };
     let address = announced_address(config, &mesh);
-    let http = door.as_ref().map(|door| door.server.address());
-    let grpc = door.as_ref().and_then(|door| door.server.grpc_address());
+    let (http, grpc) = door.as_ref().map_or((None, None), Door::addresses);
     own.change(|state| (state.address, state.http) = (address, http.and_then(|http| advertised(None, http))));
 
     let (discovery, dials) = take_part(opened, &own, &mesh)?;
     drop(cell.set(discovery.clone()));
-    let view = Arc::clone(&discovery.view().borrow());
-    let around = Around { skews: Arc::clone(&skews), revoked: revoked_by(&credentials) };
+    let (view, around) = (Arc::clone(&discovery.view().borrow()), around(&skews, &credentials));
     let known = Known::new(view, door.as_ref().map(|door| Arc::clone(&door.balancer)), around);
     drop(service.known.set(Arc::clone(&known)));
-    let mut upkeep = keep_up(&own, &node, &discovery, &known);
-    if let Some(door) = &mut door {
-        let parts = web::Parts {
-            credentials: credentials.clone(),
-            shared: Arc::clone(&door.shared),
-            own: Arc::clone(&own),
-            known: Arc::clone(&known),
-            mesh: mesh.clone(),
-            desk: desk.clone(),
-            settings: reloader.settings.subscribe(),
-        };
-        upkeep.spawn(WebKeeper::new(parts, door.web.take()).run());
-    }
     let keeper = keeper::Parts {
-        place: Arc::new(Place {
-            identity: config.data_dir().join(IDENTITY_DIRECTORY),
-            state: state_directory(config),
-        }),
+        place: place(config),
         credentials,
         own: Arc::clone(&own),
         discovery: discovery.clone(),
@@ -145,8 +126,11 @@ fn serve(
         desk,
         counts: Arc::clone(&counts),
     };
-    upkeep.spawn(Keeper::new(keeper).run());
-    upkeep.spawn(clocks::look_again(skews, Arc::clone(&own), discovery.clone(), mesh.clone()));
+    let mut upkeep = JoinSet::new();
+    if let Some(door) = &mut door {
+        keep_web(&mut upkeep, door, &keeper, Arc::clone(&known), reloader.settings.subscribe());
+    }
+    keep_up(&mut upkeep, &node, &known, skews, keeper);
 
     let closing = CancellationToken::new();
     let shared = door.as_ref().map(|door| Arc::clone(&door.shared));
@@ -175,10 +159,11 @@ fn listen(
     Ok(mesh)
 }
 
-/// Says of a node whether the trust list that is in force then has taken its id.
-fn revoked_by(credentials: &Credentials) -> Box<dyn Fn(NodeId) -> bool + Send + Sync> {
-    let credentials = credentials.clone();
-    Box::new(move |node| credentials.identity().trust().has_revoked(node))
+/// What a member knows of those around it beside their own words: whose clock is off, and whose id the trust list that is
+/// in force then has taken.
+fn around(skews: &Arc<Skews>, credentials: &Credentials) -> Around {
+    let (skews, credentials) = (Arc::clone(skews), credentials.clone());
+    Around { skews, revoked: Box::new(move |node: NodeId| credentials.identity().trust().has_revoked(node)) }
 }
 
 /// The token for the second machine of a cluster that was made just now. Without it a person makes one with a command.
@@ -237,21 +222,56 @@ fn publish(
     Ok(file)
 }
 
-/// Begins what keeps the roster true to discovery, and discovery true to this process.
+/// Begins what keeps the roster true to discovery, discovery true to this process, and its certificates fresh.
 fn keep_up(
-    own: &Arc<Own>,
+    upkeep: &mut JoinSet<&'static str>,
     node: &Option<Node>,
-    discovery: &Discovery,
     known: &Arc<Known>,
-) -> JoinSet<&'static str> {
-    let mut upkeep = JoinSet::new();
-    let (known, views) = (Arc::clone(known), discovery.view());
+    skews: Arc<Skews>,
+    keeper: keeper::Parts,
+) {
+    let (known, views) = (Arc::clone(known), keeper.discovery.view());
     upkeep.spawn(async move {
         known.follow(views).await;
         "discovery"
     });
-    upkeep.spawn(tell::own_changes(Arc::clone(own), node.clone(), discovery.clone()));
-    upkeep
+    let (own, discovery, mesh) = (Arc::clone(&keeper.own), keeper.discovery.clone(), keeper.mesh.clone());
+    upkeep.spawn(tell::own_changes(Arc::clone(&own), node.clone(), discovery.clone()));
+    upkeep.spawn(clocks::look_again(skews, own, discovery, mesh));
+    upkeep.spawn(Keeper::new(keeper).run());
+}
+
+/// Where certificates and the state are kept.
+fn place(config: &Config) -> Arc<Place> {
+    let (identity, state) = (config.data_dir().join(IDENTITY_DIRECTORY), state_directory(config));
+    Arc::new(Place { identity, state })
+}
+
+/// What this member says of itself to whoever it meets, and the cell for its discovery, which begins later.
+fn presence(own: &Arc<Own>, skews: &Arc<Skews>) -> (DiscoveryCell, Arc<MemberPresence>) {
+    let (own, skews, cell) = (Arc::clone(own), Arc::clone(skews), DiscoveryCell::default());
+    let presence = MemberPresence { own, discovery: Arc::clone(&cell), skews };
+    (cell, Arc::new(presence))
+}
+
+/// Keeps what the door shows and whom it lets in up to date, with what the member's own certificates are kept by.
+fn keep_web<F>(
+    upkeep: &mut JoinSet<&'static str>,
+    door: &mut Door<F>,
+    keeper: &keeper::Parts,
+    known: Arc<Known>,
+    settings: watch::Receiver<Arc<Config>>,
+) {
+    let parts = web::Parts {
+        credentials: keeper.credentials.clone(),
+        shared: Arc::clone(&door.shared),
+        own: Arc::clone(&keeper.own),
+        known,
+        mesh: keeper.mesh.clone(),
+        desk: keeper.desk.clone(),
+        settings,
+    };
+    upkeep.spawn(WebKeeper::new(parts, door.web.take()).run());
 }
 
 /// Why there is no socket for members, and which address would do.

@@ -13,9 +13,13 @@ mod files;
 mod names;
 mod plan;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
-use lineside_certs::{Credentials, WebCertificate, WebName};
+use lineside_certs::{CertificateSummary, Credentials, Renewal, WebCertificate, WebName};
 use lineside_gateway::{Shared, WebTls, WebTlsError};
 use lineside_mesh::{Destination, Mesh};
 use lineside_wire::MemberRow;
@@ -66,7 +70,7 @@ enum Source {
 /// Prepares HTTPS as the settings say; `None` when there is none.
 ///
 /// # Errors
-/// The files cannot be used, or others can read the key.
+/// The files cannot be used; or others can read the key that was kept of the cluster's certificate.
 pub(super) fn open(config: &Config, credentials: &Credentials) -> Result<Option<Web>, Failure> {
     let (shown, source) = match config.gateway.tls {
         Tls::Off => return Ok(None),
@@ -78,7 +82,9 @@ pub(super) fn open(config: &Config, credentials: &Credentials) -> Result<Option<
                 "HTTPS cannot be served",
                 "name a certificate and its key in gateway.tls_certificate and gateway.tls_key",
             )?;
-            (Some(Shown { chain, key }), Source::Files(Watched::new(pair, look)))
+            let (shown, mut watched) = (Shown { chain, key }, Watched::new(pair, look));
+            watched.shows(shown.life());
+            (Some(shown), Source::Files(watched))
         }
         Tls::Cluster => {
             let directory = config.data_dir().join(DIRECTORY);
@@ -108,6 +114,13 @@ pub(super) fn open(config: &Config, credentials: &Credentials) -> Result<Option<
 impl Shown {
     fn of(certificate: &WebCertificate) -> Self {
         Self { chain: certificate.chain(), key: certificate.key() }
+    }
+
+    /// From when to when the first of the chain is good.
+    fn life(&self) -> Option<Renewal> {
+        let own = CertificateSummary::of_der(self.chain.first()?).ok()?;
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        Some(Renewal { not_before: at(own.not_before), not_after: at(own.not_after) })
     }
 
     fn pair(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
@@ -197,8 +210,18 @@ impl WebKeeper {
             return;
         }
         let Some(web) = &mut self.web else { return };
-        match &web.source {
+        match &mut web.source {
             Source::Files(watched) => {
+                if watched.ends(self.parts.credentials.clock().now()) {
+                    tracing::error!(
+                        left_s = web.tls.left(self.parts.credentials.clock().now()).as_secs(),
+                        certificate = %watched.pair().certificate.display(),
+                        "the certificate for HTTPS ends soon or has ended: write a new one to the same files"
+                    );
+                }
+                if !watched.is_due(Instant::now()) {
+                    return;
+                }
                 let pair = watched.pair().clone();
                 self.jobs.spawn(async move {
                     Done::Looked(on_thread(move || Ok(pair.look())).await.unwrap_or_default())
@@ -285,14 +308,21 @@ impl WebKeeper {
     }
 
     fn take_files(&mut self, look: Look, read: files::Read) {
-        let taken = read.and_then(|(chain, key)| self.replace(Shown { chain, key }));
+        let taken = read.and_then(|(chain, key)| {
+            let shown = Shown { chain, key };
+            let life = shown.life();
+            self.replace(shown).map(|()| life)
+        });
         let Some(Web { source: Source::Files(watched), .. }) = &mut self.web else { return };
         watched.was_read(look);
         match taken {
-            Ok(()) => tracing::info!(
-                certificate = %watched.pair().certificate.display(),
-                "the certificate for HTTPS was read and is in force for new connections"
-            ),
+            Ok(life) => {
+                watched.shows(life);
+                tracing::info!(
+                    certificate = %watched.pair().certificate.display(),
+                    "the certificate for HTTPS was read and is in force for new connections"
+                );
+            }
             Err(error) => tracing::warn!(
                 %error,
                 "the files for HTTPS cannot be used; the certificate from before stays in force"
@@ -312,7 +342,7 @@ impl WebKeeper {
         match taken {
             Ok(certificate) => {
                 let certificate = Arc::<WebCertificate>::from(certificate);
-                let left_out = plan.issued(certificate.names(), certificate.life(), rand::random());
+                let left_out = plan.issued(certificate.names(), certificate.life(), rand::random(), at);
                 tell_issued(&certificate, &left_out);
                 *held = Some(Arc::clone(&certificate));
                 let directory = self.directory.clone();

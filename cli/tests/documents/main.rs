@@ -16,7 +16,7 @@ const HTTP_API: &str = include_str!("../../../docs/http-api.md");
 const RUN_ELSEWHERE: &str = "cargo test --workspace";
 
 /// What must be in the output, for the commands whose output README speaks of.
-const SAYS: [(&str, &str); 11] = [
+const SAYS: [(&str, &str); 13] = [
     ("cargo run --release -- demo", "lost"),
     ("lineside runtime install", "libonnxruntime"),
     ("lineside token create", "lineside up --join ls1."),
@@ -24,6 +24,8 @@ const SAYS: [(&str, &str); 11] = [
     ("lineside members", "weld"),
     ("lineside models --data-dir", "surface-defects"),
     ("lineside status", "is well"),
+    ("curl -s -F image=@", "\"verdict\":\"NOK\""),
+    ("lineside keys create", "lsk_"),
     ("curl -s http://localhost:8080/v2/models/add/infer", "\"data\":[4.0,6.0]"),
     ("curl -s http://localhost:8080/rpc", "\"vibration-anomaly\""),
     ("lineside infer add", "[4.0, 6.0]"),

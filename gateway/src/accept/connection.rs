@@ -8,7 +8,7 @@
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -26,7 +26,7 @@ use crate::{
     errors::Refusal,
     gate::Origin,
     grpc,
-    head::{self, request_id},
+    head::request_id,
     line::{
         HEAD_BYTES_MAX, Line, Patience, Protocol, SILENT_AT_CLOSE, Socket, WatchedStream,
         streams::{Sliced, Streams},
@@ -189,7 +189,10 @@ async fn encrypted<C: Cluster>(visitor: Visitor<C>, patience: Patience) {
     let (mut conversation, stream) = Conversation::of(visitor, patience, origin);
     let encrypted = match tls.accept(stream).await {
         Ok(encrypted) => encrypted,
-        Err(error) => return tracing::debug!(%address, %error, "a TLS handshake failed"),
+        Err(error) => {
+            conversation.door.shared.metrics.handshakes_failed.inc();
+            return tracing::debug!(%address, %error, "a TLS handshake failed");
+        }
     };
     conversation.origin.certificate = encrypted.shown.as_ref().map(|shown| Arc::clone(&shown.identity));
     let is_h2 = encrypted.stream.get_ref().1.alpn_protocol() == Some(tls::H2);
@@ -329,15 +332,10 @@ async fn answer<C: Cluster>(
 /// Tells who came to the wrong port where the right one is.
 #[expect(clippy::needless_pass_by_value, reason = "its body is dropped unread")]
 fn elsewhere(line: &Line, http: u16, request: Request<Incoming>) -> Response<OutBody> {
-    const REQUEST_ID: HeaderName = HeaderName::from_static(head::REQUEST_ID);
     line.begin();
-    let id = request_id(request.headers());
     let text = format!("only gRPC is served at this port (grpc_listen): HTTP is served at port {http}");
     let refusal = Refusal::new(StatusCode::NOT_FOUND, "NOT_FOUND", text);
-    let mut response = refusal.into_response(id.to_str().unwrap_or_default());
-    let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, id);
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    let response = refusal.into_last_response(request_id(request.headers()));
     line.end(true);
     response
 }

@@ -20,6 +20,10 @@ const STEP_BYTES: usize = 32 << 10;
 /// What is unpacked before other connections get their turn, in bytes: about a millisecond's worth.
 const TURN_BYTES: usize = 8 * STEP_BYTES;
 
+/// Most gzip files in a row: those who pack in blocks make one of every 64 KB. An empty one is twenty bytes, and costs as
+/// much as a small request.
+const FILES_MAX: usize = 4096;
+
 /// What unpacking itself holds: the window of deflate, its tables, and a step.
 const UNPACKER_BYTES: usize = 96 << 10;
 
@@ -73,6 +77,7 @@ enum Broken {
     Damaged,
     CutOff,
     TooMuch,
+    TooManyFiles,
 }
 
 impl From<Broken> for Refusal {
@@ -83,6 +88,9 @@ impl From<Broken> for Refusal {
             }
             Broken::CutOff => "the packed body of the request ends before its end, or is damaged",
             Broken::TooMuch => "something comes after the end of the packed body of the request",
+            Broken::TooManyFiles => {
+                "the packed body of the request is made of too many gzip files: pack it as one"
+            }
         })
     }
 }
@@ -98,6 +106,8 @@ enum Form {
     Gzip {
         decoder: Box<GzDecoder<Vec<u8>>>,
         fed: bool,
+        /// Those that were whole before this one.
+        files: usize,
     },
     /// Deflate of which too little has come to say whether it has zlib's head: its first byte, once there.
     Undecided(Option<u8>),
@@ -110,7 +120,9 @@ enum Form {
 impl Unpacker {
     fn new(encoding: Encoding) -> Self {
         let form = match encoding {
-            Encoding::Gzip => Form::Gzip { decoder: Box::new(GzDecoder::new(Vec::new())), fed: false },
+            Encoding::Gzip => {
+                Form::Gzip { decoder: Box::new(GzDecoder::new(Vec::new())), fed: false, files: 0 }
+            }
             Encoding::Deflate => Form::Undecided(None),
         };
         Self { form, step: vec![0; STEP_BYTES] }
@@ -135,12 +147,16 @@ impl Unpacker {
         }
         match &mut self.form {
             Form::Undecided(_) => Err(Broken::Damaged),
-            Form::Gzip { decoder, fed } => {
+            Form::Gzip { decoder, fed, files } => {
                 *fed = true;
                 decoder.get_mut().clear();
                 let mut read = decoder.write(packed).map_err(|_| Broken::Damaged)?;
                 if read == 0 {
                     // The file is whole. What follows must be another one.
+                    *files += 1;
+                    if FILES_MAX <= *files {
+                        return Err(Broken::TooManyFiles);
+                    }
                     decoder.try_finish().map_err(|_| Broken::Damaged)?;
                     self.step.clear();
                     self.step.append(decoder.get_mut());
@@ -234,6 +250,13 @@ mod tests {
         }
         all.extend_from_slice(unpacker.finish()?);
         Ok(all)
+    }
+
+    #[test]
+    fn gzip_files_in_a_row_have_a_limit() {
+        let [(gzip, empty), ..] = packed(b"");
+        assert_eq!(unpack(gzip, &empty.repeat(FILES_MAX), 64 << 10), Ok(Vec::new()));
+        assert_eq!(unpack(gzip, &empty.repeat(FILES_MAX + 1), 64 << 10), Err(Broken::TooManyFiles));
     }
 
     #[test]

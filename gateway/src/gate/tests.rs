@@ -1,6 +1,6 @@
 use std::num::NonZeroU32;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use lineside_certs::WholeApiKey;
 
 use super::*;
@@ -146,7 +146,7 @@ fn a_key_may_what_it_says_and_is_told_what_it_lacks() {
     let may = |permission, model| shared.may(&caller, permission, model);
     assert_eq!(may(Permission::Infer, Some("defect-v2")), Ok(()));
     assert_eq!(may(Permission::Infer, None), Ok(()), "the model is told later");
-    assert_eq!(may(Permission::Models, None), Ok(()), "lists are for everybody");
+    assert_eq!(may(Permission::Models, None), Ok(()), "of a list, what is in it is asked later");
     assert_eq!(may(Permission::Load, Some("defect-v2")), Ok(()), "models.l* is models.load, too");
     let text = |permission, model| may(permission, model).unwrap_err().message;
     let told = text(Permission::Infer, Some("weld"));
@@ -202,6 +202,34 @@ fn who_may_change_models_is_a_setting() {
         let peer = shared.peer(&certificate(Role::Admin), origin().address);
         assert_eq!(shared.may(&peer, Permission::Load, None), Ok(()), "over QUIC");
     }
+}
+
+#[test]
+fn a_certificate_may_over_https_what_the_table_of_roles_lets_it_over_quic() {
+    let shared = Shared::new(GatewayConfig::default());
+    for row in crate::rpc::table::TABLE {
+        for role in Role::ALL {
+            let Some(permission) = row.permission else { continue };
+            let shown = Origin { certificate: Some(certificate(role)), ..origin() };
+            let caller = shared.caller(&shown, &HeaderMap::new()).unwrap();
+            let may = shared.may(&caller, permission, None).is_ok();
+            assert_eq!(may, roles::may(role, row.name), "{role} {}", row.name);
+        }
+    }
+}
+
+#[test]
+fn a_board_whose_clock_starts_anew_takes_no_key_whose_time_is_over() {
+    let clock = lineside_certs::Clock::reading(|| SystemTime::UNIX_EPOCH);
+    let known_once = SystemTime::now() + std::time::Duration::from_secs(1_000_000);
+    clock.learn(known_once);
+    let shared = Shared::by_clock(GatewayConfig::default(), clock);
+    let ends = seconds(known_once);
+    let shown = || shared.caller(&origin(), &head(&[("x-api-key", TEXT)]));
+    shared.set_keys(vec![ApiKey { expires: Some(ends - 1), ..known(&["*"], &["infer"]) }]);
+    assert!(shown().is_err());
+    shared.set_keys(vec![ApiKey { expires: Some(ends + 1_000), ..known(&["*"], &["infer"]) }]);
+    assert!(shown().is_ok());
 }
 
 #[test]

@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep};
 use super::status;
 use crate::{
     body::{BodyError, Reserved, Room},
+    metrics::CLIENT_GONE,
     route,
     shared::Shared,
 };
@@ -250,7 +251,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.tell(super::CLIENT_GONE);
+        self.tell(CLIENT_GONE);
     }
 }
 

@@ -16,6 +16,7 @@ use tonic::{
 use tonic_prost::{ProstCodec, ProstEncoder};
 
 use super::{generated::inference::ModelInferRequest, status};
+use crate::oip::invalid;
 
 /// Most parameters of a request, of one input or of one output: as in the REST form.
 pub(super) const PARAMETERS_MAX: usize = 64;
@@ -152,10 +153,6 @@ fn count(so_far: &mut usize, max: usize, what: &str) -> Result<(), Fault> {
         true => Ok(()),
         false => Err(invalid(format!("there are more than {max} {what}"))),
     }
-}
-
-fn invalid(text: String) -> Fault {
-    Fault::new(FaultCode::InvalidParams, text)
 }
 
 /// A field's value, as far as measuring needs it.

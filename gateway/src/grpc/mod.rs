@@ -34,7 +34,7 @@ mod visit;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use lineside_wire::{Fault, FaultCode};
@@ -55,16 +55,11 @@ use crate::{Cluster, body::OutBody, door::Door, errors::Refusal, explain, gate::
 /// The protocol's service.
 const INFERENCE: &str = SERVICE_NAME;
 
-/// The status that is counted when a client hung up before its answer. Never sent.
-const CLIENT_GONE: u16 = 499;
-
 /// Longest message of the methods that carry no tensors, in bytes: names and flags, with room to spare.
 const SMALL_BYTES_MAX: usize = 64 << 10;
 
 /// Most messages of one reflection call: more than any tool asks.
 const REFLECTIONS_MAX: u64 = 1_024;
-
-const REQUEST_ID: HeaderName = HeaderName::from_static(head::REQUEST_ID);
 
 /// Whether a request is gRPC's, whatever its path.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
@@ -85,11 +80,7 @@ pub(crate) async fn answer<C: Cluster>(
         let text = "gRPC needs HTTP/2: speak it from the first byte (h2c), or by ALPN over TLS";
         let refusal = Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", text);
         record.tell(refusal.status.as_u16());
-        let mut response = refusal.into_response(id.to_str().unwrap_or_default());
-        // Its body was not read, so nobody knows where the next request begins.
-        response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
-        response.headers_mut().insert(REQUEST_ID, id);
-        return response;
+        return refusal.into_last_response(id);
     }
     let explain = explain::is_asked(request.headers(), request.uri());
     let span = tracing::debug_span!("grpc", ?id, path = request.uri().path());
@@ -114,7 +105,7 @@ pub(crate) async fn answer<C: Cluster>(
         let flight = visit.as_ref().ok().and_then(|visit| visit.flight());
         explain::write(headers, id.to_str().unwrap_or_default(), flight, arrived.elapsed());
     }
-    headers.insert(REQUEST_ID, id);
+    headers.insert(head::REQUEST_ID, id);
     let held = visit.ok().map(|visit| Arc::clone(&visit.held));
     response.map(|body| OutBody::Stream(CountedBody::new(body, record, held).boxed_unsync()))
 }
@@ -165,7 +156,7 @@ impl Method {
             messages_max: 1,
             pause_max: config.body_idle_max,
             between_max: config.body_idle_max,
-            deadline: Some(visit.deadline(None)),
+            deadline: Some(visit.deadline()),
         };
         match self {
             Self::Infer => Bounds { message_bytes_max: config.body_bytes_max, ..one },

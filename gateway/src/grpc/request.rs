@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use lineside_client::{InferCall, InferReply};
 use lineside_wire::{
-    CallContext, Datatype, Fault, FaultCode, InferParams, ModelName, ModelVersion, Parameter, Parameters,
+    CallContext, Datatype, Fault, InferParams, ModelName, ModelVersion, Parameter, Parameters,
     PayloadBuilder, Shape, TENSORS_MAX, TensorHeader, bytes_tensor, split_tensors,
 };
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ use super::generated::inference::{
     model_infer_response::InferOutputTensor,
 };
 use crate::{
-    errors::unknown_model,
+    errors::{broken_answer, unknown_model},
     oip::{Settings, check_name, dims_of, excerpt, invalid},
 };
 
@@ -302,10 +302,8 @@ fn outputs(outputs: Vec<InferRequestedOutputTensor>) -> Result<Wanted, Fault> {
 /// The node's answer is broken.
 pub(super) fn write(reply: InferReply, id: String) -> Result<ModelInferResponse, Fault> {
     let InferReply { result, payload, report } = reply;
-    let tensors = split_tensors(result.outputs, &payload).map_err(|fault| {
-        let text = format!("the answer of node {} is broken: {}", report.node, fault.message);
-        Fault::new(FaultCode::Internal, text)
-    })?;
+    let tensors = split_tensors(result.outputs, &payload)
+        .map_err(|fault| broken_answer(report.node, &fault.message))?;
     let mut response = ModelInferResponse {
         model_name: result.model.as_str().to_owned(),
         model_version: result.version.to_string(),

@@ -1,6 +1,6 @@
 //! The Open Inference Protocol's service: each method asks the cluster what the REST form asks it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use lineside_wire::{ChangeParams, Fault, FaultCode, ModelState, StatisticsParams};
 use tonic::{Request, Response, Status, Streaming};
@@ -16,6 +16,7 @@ use crate::{
     gate::Permission,
     oip::{self, EXTENSIONS, ModelMetadata, excerpt, invalid},
     rest::{self, IndexRow, LogSettings, ModelConfig, Outcome},
+    shared::in_time,
 };
 
 /// The service for one call.
@@ -48,9 +49,9 @@ impl<C: Cluster> Inference<C> {
         let (model, _) = request::target(name, "").map_err(status::of_fault)?;
         let params = ChangeParams { model, version: None, nodes: Vec::new() };
         let _place = visit.shared().enter().map_err(status::of_fault)?;
-        // A large model takes long to load: who names no time waits as long as may be.
-        let deadline = visit.deadline(Some(Duration::MAX));
-        let result = visit.cluster().change(change, params, deadline).await.map_err(status::of_fault)?;
+        let deadline = visit.change_deadline();
+        let changed = in_time(deadline, visit.cluster().change(change, params, deadline)).await;
+        let result = changed.map_err(status::of_fault)?;
         match rest::outcome(change, name, &result).map_err(status::of_fault)? {
             Outcome::Done => Ok(()),
             // It may have begun on some: another try does no harm, but will fail likewise until somebody looks.
@@ -125,15 +126,17 @@ impl<C: Cluster> GrpcInferenceService for Inference<C> {
     ) -> Answered<ModelStatisticsResponse> {
         let (visit, ModelStatisticsRequest { name, version }) = (&self.0, request.into_inner());
         let asked = (!name.is_empty()).then_some(name.as_str());
-        asked.map_or(Ok(()), |name| visit.may(Permission::Statistics, Some(name)))?;
+        visit.may(Permission::Statistics, asked)?;
         let mut params = StatisticsParams::default();
         if let Some(name) = asked {
             oip::find(&visit.cluster().models(), name, named(&version)).map_err(status::of_fault)?;
             let (model, version) = request::target(name, &version).map_err(status::of_fault)?;
             params = StatisticsParams { model: Some(model), version };
         }
-        let deadline = visit.deadline(None);
-        let counted = visit.cluster().statistics(params, deadline).await.map_err(status::of_fault)?;
+        let _place = visit.shared().enter().map_err(status::of_fault)?;
+        let deadline = visit.deadline();
+        let counted = in_time(deadline, visit.cluster().statistics(params, deadline)).await;
+        let counted = counted.map_err(status::of_fault)?;
         let is_seen = |model: &ModelStatistics| visit.may(Permission::Statistics, Some(&model.name)).is_ok();
         let model_stats = counted.models.into_iter().map(models::statistics).filter(is_seen).collect();
         Ok(Response::new(ModelStatisticsResponse { model_stats }))
@@ -144,6 +147,7 @@ impl<C: Cluster> GrpcInferenceService for Inference<C> {
         request: Request<RepositoryIndexRequest>,
     ) -> Answered<RepositoryIndexResponse> {
         let (visit, models) = (&self.0, self.0.cluster().models());
+        visit.may(Permission::Models, None)?;
         let is_seen = |row: &IndexRow<'_>| visit.may(Permission::Models, Some(row.name)).is_ok();
         let rows = rest::index(&models, request.get_ref().ready).filter(is_seen);
         let models = rows.map(|row| models::index_row(&row)).collect();

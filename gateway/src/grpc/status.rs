@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 use lineside_client::CallError;
-use lineside_wire::{Executed, FAULT_MESSAGE_BYTES_MAX, Fault, FaultCode};
+use lineside_wire::{Executed, FAULT_MESSAGE_BYTES_MAX, Fault, FaultCode, NodeId};
 use tonic::{
     Code, Status,
     metadata::{Ascii, MetadataMap, MetadataValue},
@@ -11,6 +11,7 @@ use tonic::{
 use crate::{
     errors::{self, Refusal, whole_seconds},
     head,
+    metrics::CLIENT_GONE,
 };
 
 /// The fault's stable name.
@@ -71,10 +72,8 @@ pub(super) fn of_fault(mut fault: Fault) -> Status {
 /// The status for a call that failed with this fault.
 pub(super) fn of_call(error: &CallError, fault: Fault) -> Status {
     let mut status = of_fault(fault);
-    if let Some(node) = error.node()
-        && let Ok(node) = MetadataValue::try_from(head::digits(node.as_bytes()).as_bytes())
-    {
-        status.metadata_mut().insert(NODE, node);
+    if let Some(node) = error.node() {
+        status.metadata_mut().insert(NODE, digits(node));
     }
     if 0 < error.attempts() {
         status.metadata_mut().insert(ATTEMPTS, MetadataValue::from(u64::from(error.attempts())));
@@ -113,11 +112,14 @@ pub(super) fn of_change(error: &str, fate: Executed) -> Status {
 }
 
 /// Names the node that did the work, and how many tries it took.
-pub(super) fn worked(metadata: &mut MetadataMap, node: lineside_wire::NodeId, attempts: u8) {
-    if let Ok(node) = MetadataValue::try_from(head::digits(node.as_bytes()).as_bytes()) {
-        metadata.insert(NODE, node);
-    }
+pub(super) fn worked(metadata: &mut MetadataMap, node: NodeId, attempts: u8) {
+    metadata.insert(NODE, digits(node));
     metadata.insert(ATTEMPTS, MetadataValue::from(u64::from(attempts)));
+}
+
+fn digits(node: NodeId) -> MetadataValue<Ascii> {
+    let digits = head::digits(node.as_bytes());
+    MetadataValue::try_from(digits.as_bytes()).expect("hexadecimal digits are legal")
 }
 
 /// The stable name and the fate of a refused call, as a status says them.
@@ -154,7 +156,7 @@ pub(super) fn counted(trailers: &HeaderMap) -> u16 {
         (Code::NotFound, _) => 404,
         // What names no fault of ours is a message that grew too large while it was unpacked.
         (Code::ResourceExhausted, _) => 413,
-        (Code::Cancelled, _) => super::CLIENT_GONE,
+        (Code::Cancelled, _) => CLIENT_GONE,
         (Code::Unimplemented, _) => 501,
         (Code::Unavailable, _) => 503,
         (Code::DeadlineExceeded, _) => 504,

@@ -27,7 +27,7 @@ use super::{
     status,
     visit::{Inferred, Message, Visit},
 };
-use crate::{Cluster, body::Reserved};
+use crate::{Cluster, body::Reserved, errors::shown_name};
 
 /// Inferences of one stream that run or wait to be read, at most: enough to keep a few nodes busy over a LAN's round
 /// trip, few enough that a client which does not read holds little. Further requests stay with the client.
@@ -219,9 +219,9 @@ impl<C: Cluster> Driver<C> {
         let number = self.begun;
         self.begun += 1;
         let (visit, errors_end) = (Arc::clone(&self.visit), self.errors_end);
-        // The name is repeated in an error, and then only as far as a name can be long.
+        // Repeated in an error.
         let whose = ModelInferResponse {
-            model_name: request.model_name.chars().take(128).collect(),
+            model_name: shown_name(&request.model_name),
             model_version: request.model_version.chars().take(32).collect(),
             id: request::id(&request.id).unwrap_or_default().to_owned(),
             ..ModelInferResponse::default()

@@ -22,8 +22,7 @@ use crate::{
     explain::Flight,
     gate::{Caller, Cost, Origin, Permission},
     head,
-    rpc::shorter,
-    shared::Shared,
+    shared::{Shared, shorter},
 };
 
 /// A call that was let in.
@@ -106,9 +105,14 @@ impl<C: Cluster> Visit<C> {
         &self.door.shared
     }
 
-    /// When the call must be answered, where `unnamed` is the time of clients that name none.
-    pub(super) fn deadline(&self, unnamed: Option<Duration>) -> Instant {
-        self.shared().deadline(self.arrived, self.timeout.or(unnamed))
+    /// When the call must be answered.
+    pub(super) fn deadline(&self) -> Instant {
+        self.shared().deadline(self.arrived, self.timeout)
+    }
+
+    /// When a change of what nodes serve must be.
+    pub(super) fn change_deadline(&self) -> Instant {
+        self.shared().change_deadline(self.arrived, self.timeout)
     }
 
     /// When a stream ends, where its client says so.

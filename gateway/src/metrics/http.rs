@@ -12,10 +12,13 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter},
 };
 
+use super::CLIENT_GONE;
 use crate::route::Route;
 
 /// The statuses that the door answers with, each with its label; 499 is a client that hung up.
-const STATUSES: [(u16, &str); 18] = [
+const STATUSES: [(u16, &str); 22] = [
+    // A WebSocket was opened.
+    (101, "101"),
     (200, "200"),
     (204, "204"),
     (400, "400"),
@@ -25,9 +28,12 @@ const STATUSES: [(u16, &str); 18] = [
     (405, "405"),
     (408, "408"),
     (413, "413"),
+    (414, "414"),
     (415, "415"),
+    (426, "426"),
     (429, "429"),
-    (499, "499"),
+    (431, "431"),
+    (CLIENT_GONE, "499"),
     (500, "500"),
     (501, "501"),
     (502, "502"),

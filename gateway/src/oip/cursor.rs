@@ -2,13 +2,12 @@
 //!
 //! Values that are not large are read by `serde_json`, which also decides whether they are JSON.
 
-use std::borrow::Cow;
-
 use lineside_wire::Fault;
 use serde::Deserialize;
 use serde_json::de::SliceRead;
 
 use super::{excerpt, invalid};
+use crate::bounded::Text;
 
 /// A place in a text that is to be JSON.
 pub(super) struct Cursor<'a> {
@@ -17,9 +16,6 @@ pub(super) struct Cursor<'a> {
     /// What is said of the text where it is wrong.
     what: &'static str,
 }
-
-#[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> Cursor<'a> {
     pub(super) const fn new(text: &'a [u8], what: &'static str) -> Self {
@@ -80,7 +76,7 @@ impl<'a> Cursor<'a> {
                 Some(_) => return Err(self.expected("a name in quotes")),
                 None => return Err(self.ended()),
             }
-            let name = self.value::<Name<'a>>()?.0;
+            let name = self.value::<Text<'a>>()?.0;
             self.open(b':', "a colon")?;
             member(self, &name)?;
             if self.closed(b'}') {

@@ -1,7 +1,5 @@
 //! The inputs of a request, each read as it comes: JSON straight into bytes, binary tensors as slices of the body.
 
-use std::borrow::Cow;
-
 use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
@@ -14,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{check_name, cursor::Cursor, excerpt, invalid, json_data};
-use crate::bounded::{List, Named};
+use crate::bounded::{List, Named, Text};
 
 /// With padding or without: both are in use.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -64,9 +62,6 @@ struct InputParameters {
     #[serde(default)]
     shared_memory_region: Option<serde::de::IgnoredAny>,
 }
-
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl Inputs {
     /// None yet; binary tensors are taken from `binary`, in the order of the inputs.

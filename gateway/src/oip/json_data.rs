@@ -3,11 +3,12 @@
 //! The text is walked over once: what is read here has not been looked at by a parser before, so this also decides
 //! whether it is JSON. Each number is parsed as its own type, see [`super::number`].
 
-use std::{borrow::Cow, num::NonZeroUsize};
+use std::num::NonZeroUsize;
 
 use lineside_wire::{Datatype, RANK_MAX};
 
 use super::{excerpt, number};
+use crate::bounded::Text;
 
 /// The bytes of the elements, little-endian, and the length of their text.
 pub(crate) type Parsed = (Vec<u8>, usize);
@@ -72,14 +73,11 @@ fn string(text: &[u8], out: &mut Vec<u8>) -> Option<NonZeroUsize> {
         return None;
     }
     let length = token_length(text);
-    let text: Cow<'_, str> = serde_json::from_slice::<BorrowedText<'_>>(text.get(..length)?).ok()?.0;
+    let text = serde_json::from_slice::<Text<'_>>(text.get(..length)?).ok()?.0;
     out.extend_from_slice(&u32::try_from(text.len()).ok()?.to_le_bytes());
     out.extend_from_slice(text.as_bytes());
     NonZeroUsize::new(length)
 }
-
-#[derive(serde::Deserialize)]
-struct BorrowedText<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// What is wrong with `data`.
 enum Problem {

@@ -10,6 +10,7 @@ use lineside_wire::{
 use serde::{Serialize, Serializer, ser::Error as _};
 
 use super::{Form, Wants, excerpt};
+use crate::errors::broken_answer;
 
 /// A body: JSON, and the binary tensors behind it, in the order of the outputs.
 #[derive(Debug)]
@@ -99,10 +100,7 @@ pub(super) fn tensors(
     payload: &Bytes,
     node: NodeId,
 ) -> Result<Vec<Tensor>, Fault> {
-    split_tensors(outputs, payload).map_err(|fault| {
-        let text = format!("the answer of node {node} is broken: {}", fault.message);
-        Fault::new(FaultCode::Internal, text)
-    })
+    split_tensors(outputs, payload).map_err(|fault| broken_answer(node, &fault.message))
 }
 
 pub(super) fn to_json<T: Serialize>(body: &T, room: usize) -> Result<Vec<u8>, Fault> {

@@ -15,6 +15,7 @@ use crate::{
     ask::Ask,
     errors::Refusal,
     gate::{Cost, Permission},
+    oip::invalid,
     task::{self, Done, Errand},
 };
 
@@ -74,10 +75,6 @@ pub(crate) async fn embeddings<C: Cluster>(ask: &mut Ask<'_, '_, C>) -> Result<A
         Ok(json) => Ok(Answer { compress: true, ..done.answer("application/json", json)? }),
         Err(fault) => Err(done.refused(fault)),
     }
-}
-
-fn invalid(text: impl Into<String>) -> Fault {
-    Fault::new(FaultCode::InvalidParams, text)
 }
 
 fn encoding(format: Option<&str>) -> Result<Encoding, Fault> {

@@ -1,9 +1,9 @@
 //! The `input` of an embeddings request: texts or tokens, one or many, into the elements of a BYTES tensor. Pure.
 
-use lineside_wire::{Fault, FaultCode, Task, bytes_tensor};
+use lineside_wire::{Fault, Task, bytes_tensor};
 use serde::de::DeserializeOwned;
 
-use crate::bounded::List;
+use crate::{bounded::List, oip::invalid};
 
 /// Most texts of one request, as OpenAI has it.
 pub(crate) const ITEMS_MAX: usize = 2_048;
@@ -44,10 +44,6 @@ pub(super) fn read(json: &str) -> Result<Input, Fault> {
 
 const FORMS: &str = "input must be a text, a list of texts, a list of tokens, or a list of lists of tokens";
 
-fn invalid(text: impl Into<String>) -> Fault {
-    Fault::new(FaultCode::InvalidParams, text)
-}
-
 fn parsed<T: DeserializeOwned>(json: &str) -> Result<T, Fault> {
     serde_json::from_str(json).map_err(|error| invalid(format!("{FORMS}: {error}")))
 }
@@ -82,6 +78,8 @@ fn input<'a>(name: &'static str, items: impl ExactSizeIterator<Item = &'a [u8]>)
 
 #[cfg(test)]
 mod tests {
+    use lineside_wire::FaultCode;
+
     use super::*;
 
     #[test]

@@ -68,7 +68,7 @@ fn one(operation: &Operation, path: &str, (row, index): (usize, usize)) -> Value
         "x-order": [row, index],
         "responses": answers(operation, path),
         // The empty one: a key is needed only where the setting says so.
-        "security": if operation.is_free { json!([]) } else { json!([{}, {"ApiKey": []}, {"Bearer": []}]) },
+        "security": if operation.is_public { json!([]) } else { json!([{}, {"ApiKey": []}, {"Bearer": []}]) },
     });
     if !operation.takes.is_empty() {
         value["requestBody"] = json!({
@@ -149,7 +149,7 @@ fn parameters() -> Value {
         "Model": parameter("path", "model", text(), "The model's name."),
         "Version": parameter("path", "version", text(), "A version of it; without, the latest that serves is meant."),
         "Repository": parameter("path", "repository", text(), "Any name: there is one repository."),
-        "TopK": parameter("query", "top_k", json!({"type": "integer", "minimum": 1}), "How many labels at most."),
+        "TopK": parameter("query", "top_k", json!({"type": "integer", "minimum": 1, "maximum": 1000}), "How many labels, or boxes, at most."),
         "Threshold": parameter("query", "threshold", json!({"type": "number"}), "Leave out what scores less."),
         "Verdict": parameter("query", "verdict", json!({"type": "string", "enum": ["", "1", "0"]}),
             "Give the verdict alone, as text."),

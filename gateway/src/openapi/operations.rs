@@ -52,6 +52,8 @@ pub(super) struct Operation {
     pub(super) permission: Option<Permission>,
     /// Whether no limit and no key holds it back.
     pub(super) is_free: bool,
+    /// Whether no key is asked for, where the setting asks for one everywhere else.
+    pub(super) is_public: bool,
     /// Whether a node works for it: its answer then names that node.
     pub(super) works: bool,
     /// Names of further parameters, beside those of the path.
@@ -83,6 +85,7 @@ impl Operation {
             text: "",
             permission: None,
             is_free: false,
+            is_public: false,
             works: false,
             parameters: &[],
             takes: &[],
@@ -107,7 +110,11 @@ impl Operation {
     }
 
     const fn free(self) -> Self {
-        Self { is_free: true, ..self }
+        Self { is_free: true, is_public: true, ..self }
+    }
+
+    const fn public(self) -> Self {
+        Self { is_public: true, ..self }
     }
 
     const fn works(self) -> Self {
@@ -155,8 +162,11 @@ impl Operation {
     /// Statuses of all its errors, in their order.
     pub(super) fn all_refusals(&self) -> Vec<u16> {
         let mut all = self.refuses.to_vec();
+        if !self.is_public {
+            all.push(401);
+        }
         if !self.is_free {
-            all.extend([401, 429, 500]);
+            all.extend([429, 500]);
         }
         if self.permission.is_some() {
             all.push(403);

@@ -32,6 +32,7 @@ fn every_path_of_the_table_leads_to_the_route_that_its_row_names() {
                 Route::find(&method(operation), &path).unwrap_or_else(|_| panic!("{template} leads nowhere"));
             assert_eq!(route.label(), operation.label, "{template}");
             assert_eq!(route.is_free(), operation.is_free, "{template}");
+            assert_eq!(route.is_free() || route.is_public(), operation.is_public, "{template}");
             // Where what is asked for says it, a row may know more.
             if let Some(permission) = route.permission() {
                 assert_eq!(operation.permission, Some(permission), "{template}");

@@ -1,7 +1,5 @@
 //! `/v2/repository`: which models there are, and loading and unloading them on every node that has them.
 
-use std::time::Duration;
-
 use http::StatusCode;
 use lineside_wire::{
     ChangeParams, ChangeResult, Executed, Fault, ModelInfo, ModelName, ModelState, ModelVersion, NodeChange,
@@ -17,6 +15,7 @@ use crate::{
     errors::{Refusal, unknown_model},
     gate::Permission,
     oip,
+    shared::in_time,
 };
 
 /// Most parameters of a load: more than have a meaning.
@@ -63,23 +62,8 @@ struct ChangeRequest<'a> {
     parameters: Option<Object<'a, PARAMETERS_MAX>>,
 }
 
-/// `POST /v2/repository/models/{model}/load`.
-pub(crate) async fn repository_load<C: Cluster>(
-    ask: &mut Ask<'_, '_, C>,
-    model: &str,
-) -> Result<Answer, Refusal> {
-    change(ask, Change::Load, model).await
-}
-
-/// `POST /v2/repository/models/{model}/unload`.
-pub(crate) async fn repository_unload<C: Cluster>(
-    ask: &mut Ask<'_, '_, C>,
-    model: &str,
-) -> Result<Answer, Refusal> {
-    change(ask, Change::Unload, model).await
-}
-
-async fn change<C: Cluster>(
+/// `POST /v2/repository/models/{model}/load`, and the same with `/unload`.
+pub(crate) async fn repository_change<C: Cluster>(
     ask: &mut Ask<'_, '_, C>,
     change: Change,
     model: &str,
@@ -93,10 +77,9 @@ async fn change<C: Cluster>(
     // What cannot be a name names nothing that exists.
     let name: ModelName = model.parse().map_err(|_| unknown_model(model, None))?;
     let _place = ask.enter()?;
-    // A large model takes long to load: who names no time waits as long as may be.
-    let deadline = ask.deadline(Some(ask.timeout.unwrap_or(Duration::MAX)));
+    let deadline = ask.shared().change_deadline(ask.arrived(), ask.timeout);
     let params = ChangeParams { model: name, version: None, nodes: Vec::new() };
-    let result = ask.cluster().change(change, params, deadline).await?;
+    let result = in_time(deadline, ask.cluster().change(change, params, deadline)).await?;
     match outcome(change, model, &result)? {
         Outcome::Done => Ok(Answer::json(StatusCode::OK, &Done { nodes: &result.nodes })),
         Outcome::Failed { error, executed } => {

@@ -4,7 +4,9 @@ use http::StatusCode;
 use lineside_wire::{BatchStatistics, ModelStatistics, ModelVersion, Spent, StatisticsParams};
 use serde::Serialize;
 
-use crate::{Cluster, answer::Answer, ask::Ask, errors::Refusal, gate::Permission, oip, route::Target};
+use crate::{
+    Cluster, answer::Answer, ask::Ask, errors::Refusal, gate::Permission, oip, route::Target, shared::in_time,
+};
 
 /// The answer, in Triton's names.
 #[derive(Serialize)]
@@ -83,7 +85,8 @@ pub(crate) async fn statistics<C: Cluster>(
         }
     };
     let _place = ask.enter()?;
-    let result = ask.cluster().statistics(params, ask.deadline(None)).await?;
+    let deadline = ask.deadline(None);
+    let result = in_time(deadline, ask.cluster().statistics(params, deadline)).await?;
     let is_seen =
         |model: &&ModelStatistics| ask.may(Permission::Statistics, Some(model.name.as_str())).is_ok();
     let model_stats = result.models.iter().filter(is_seen).map(Row::from).collect();

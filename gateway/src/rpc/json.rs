@@ -17,8 +17,8 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::{
-    Asked, Params, Work, answer_query, may, read, shorter,
-    table::{self, Method, Row, Wire},
+    Asked, Params, answer_query, may, read,
+    table::{self, Row, Wire},
     work,
 };
 use crate::{
@@ -34,7 +34,7 @@ use crate::{
     head,
     jsonrpc::{self, Call, Document, Id, Outcome},
     oip::{self, InferRequest},
-    shared::has_run,
+    shared::{has_run, shorter},
     socket::{Out, Outbox},
 };
 
@@ -186,14 +186,18 @@ impl<C: Cluster> Asker<'_, C> {
         let given = match read(shared, self.caller, row, &Json(call.params))? {
             Asked::Query(query) => answer_query(cluster, shared, query)?,
             Asked::Work(asked) => {
-                let deadline = Work::deadline(&asked, shared, self.arrived, self.timeout);
+                let deadline = asked.deadline(shared, self.arrived, self.timeout);
                 work(cluster, asked, deadline).await?
             }
-            Asked::Other(Method::Infer) => return self.infer(row, call).await,
-            // The rest of them is served before it comes here.
-            Asked::Other(_) => return self.held(discover::document().to_owned(), shared.bodies.reserve(0)?),
+            Asked::Infer => return self.infer(row, call).await,
+            Asked::Discover => {
+                return self.held(discover::document().to_owned(), shared.bodies.reserve(0)?);
+            }
+            // A WebSocket serves it before it comes here, and POST does not have it.
+            Asked::Watch => return Err(table::unserved(row)),
         };
-        let json = serde_json::to_string(&given).map_err(|error| broken(&error))?;
+        let json =
+            serde_json::to_string(&given.seen_by(shared, self.caller)).map_err(|error| broken(&error))?;
         let room = shared.bodies.reserve(json.len())?;
         self.held(json, room)
     }

@@ -226,6 +226,11 @@ pub(crate) fn find(name: &str, wire: Wire) -> Result<&'static Row, Fault> {
     Err(Fault::new(FaultCode::MethodNotFound, text))
 }
 
+/// The fault of a method that another wire, or another part of the process, serves.
+pub(crate) fn unserved(row: &Row) -> Fault {
+    Fault::new(FaultCode::MethodNotFound, format!("this door does not serve {}", row.name))
+}
+
 fn places(wires: &[Wire]) -> String {
     let place = |wire: &Wire| match wire {
         Wire::Http => "HTTP (POST /rpc)",

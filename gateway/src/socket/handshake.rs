@@ -1,11 +1,10 @@
-//! The request that asks for a WebSocket: is it one, and may it come from there? Pure.
+//! The request that asks for a WebSocket: is it one? Pure.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header, request::Parts, uri::Authority};
-use lineside_wire::{Fault, FaultCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header, request::Parts};
 
-use crate::{errors::Refusal, head::API_KEY};
+use crate::{errors::Refusal, head::API_KEY, proxies::FORWARDED_FOR};
 
 /// The one version of the protocol that there is.
 const VERSION: &str = "13";
@@ -38,7 +37,6 @@ pub(super) fn accept(head: &Parts) -> Result<Vec<(HeaderName, HeaderValue)>, Dec
     let key = only(headers, &header::SEC_WEBSOCKET_KEY).filter(|key| is_key(key)).ok_or_else(|| {
         Refusal::bad_request("Sec-WebSocket-Key must be there once, and be 16 bytes as base64")
     })?;
-    check_origin(headers)?;
     let mut answer = vec![
         (header::CONNECTION, HeaderValue::from_static("Upgrade")),
         (header::UPGRADE, HeaderValue::from_static("websocket")),
@@ -53,13 +51,12 @@ pub(super) fn accept(head: &Parts) -> Result<Vec<(HeaderName, HeaderValue)>, Dec
 /// The headers that say who calls: what a key is worth can change while the connection stands, so it is asked for again with
 /// each message. Copied, because the originals would keep the connection's read buffer.
 pub(super) fn shown(headers: &HeaderMap) -> HeaderMap {
-    const SHOWN: [&str; 3] = [API_KEY, "authorization", "x-forwarded-for"];
-    let copy = |name| {
-        let values = headers.get_all(name).iter();
+    let copy = |name: HeaderName| {
+        let values = headers.get_all(&name).iter();
         let copies = values.filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
-        copies.map(move |value| (HeaderName::from_static(name), value))
+        copies.map(move |value| (name.clone(), value))
     };
-    SHOWN.into_iter().flat_map(copy).collect()
+    [API_KEY, header::AUTHORIZATION, FORWARDED_FOR].into_iter().flat_map(copy).collect()
 }
 
 /// Why a request becomes no WebSocket.
@@ -85,22 +82,6 @@ impl Declined {
 impl From<Refusal> for Declined {
     fn from(refusal: Refusal) -> Self {
         Self { refusal: Box::new(refusal), headers: Vec::new() }
-    }
-}
-
-/// A page of another machine, opened in the browser of somebody on this network, must not drive the line: browsers let it
-/// open a WebSocket to anywhere, and say only where it is from. Programs say nothing.
-fn check_origin(headers: &HeaderMap) -> Result<(), Refusal> {
-    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-    let host = |authority: &str| Authority::try_from(authority).ok().map(|it| it.host().to_ascii_lowercase());
-    let origin = origin.to_str().ok().and_then(|origin| host(origin.split_once("://")?.1));
-    let own = headers.get(header::HOST).and_then(|own| host(own.to_str().ok()?));
-    match origin.is_some() && origin == own {
-        true => Ok(()),
-        false => {
-            let text = "a page of another host may not open this WebSocket (Origin and Host differ)";
-            Err(Fault::new(FaultCode::PermissionDenied, text).into())
-        }
     }
 }
 
@@ -186,16 +167,5 @@ mod tests {
         for wrong in ["", "short", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZTE="] {
             assert_eq!(status(&[("sec-websocket-key", wrong)]), 400, "{wrong}");
         }
-    }
-
-    #[test]
-    fn only_pages_of_the_door_itself_may_open_it() {
-        for own in ["", "http://gate:8080", "https://GATE", "http://gate:3000"] {
-            assert_eq!(status(&[("origin", own)]), 101, "{own}");
-        }
-        for other in ["http://evil.example", "null", "gate:8080", "http://gate.evil.example", "http://"] {
-            assert_eq!(status(&[("origin", other)]), 403, "{other}");
-        }
-        assert_eq!(status(&[("origin", "http://[fd00::1]:80"), ("host", "[fd00::1]:8080")]), 101);
     }
 }

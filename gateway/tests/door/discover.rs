@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// A call of each method that brings a result.
-fn calls() -> Vec<(&'static str, Value)> {
+pub(crate) fn calls() -> Vec<(&'static str, Value)> {
     let number = |name: &str| json!({"name": name, "shape": [1], "datatype": "FP32", "data": [2]});
     vec![
         ("infer", json!({"model": "add", "inputs": [number("a"), number("b")], "id": "part"})),

@@ -28,6 +28,14 @@ pub(crate) fn config() -> GatewayConfig {
     }
 }
 
+/// How long an impatient door waits.
+pub(crate) const MOMENT: Duration = Duration::from_millis(150);
+
+/// The same for a door that waits only so long for a client to say something.
+pub(crate) fn impatient(config: GatewayConfig) -> GatewayConfig {
+    GatewayConfig { first_byte_max: MOMENT, head_max: MOMENT, keep_alive_max: MOMENT, ..config }
+}
+
 pub(crate) struct Gate {
     pub(crate) address: SocketAddr,
     pub(crate) grpc_address: Option<SocketAddr>,

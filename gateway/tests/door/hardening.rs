@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lineside_gateway::GatewayConfig;
 
-use crate::gate::{Gate, config, eventually};
+use crate::gate::{Gate, MOMENT, config, eventually, impatient};
 
 const REQUEST: &str = r#"{"inputs":[]}"#;
 
@@ -134,13 +134,7 @@ async fn too_many_headers_and_too_long_ones_are_refused_in_words() {
 
 #[tokio::test]
 async fn who_says_nothing_or_never_ends_is_closed_and_the_others_are_served() {
-    let short = Duration::from_millis(150);
-    let gate = Gate::with(GatewayConfig {
-        first_byte_max: short,
-        head_max: short,
-        keep_alive_max: short,
-        ..config()
-    });
+    let gate = Gate::with(impatient(config()));
     let mut silent = gate.caller().await;
     let mut idle = gate.caller().await;
     assert_eq!(idle.get("/livez").await.status, 200);
@@ -156,7 +150,7 @@ async fn who_says_nothing_or_never_ends_is_closed_and_the_others_are_served() {
         dripping.write("GET /v2 HTTP/1.1\r\nHost: ").await;
         for _ in 0..20 {
             dripping.write("x").await;
-            tokio::time::sleep(short / 4).await;
+            tokio::time::sleep(MOMENT / 4).await;
         }
         dripping.closed().await
     };

@@ -19,19 +19,19 @@ const ADD: &str = "/v2/models/add/infer";
 const REQUEST: &str = r#"{"inputs":[]}"#;
 
 /// The machine with the authority's key.
-struct Office {
+pub(crate) struct Office {
     authority: Authority,
     _home: tempfile::TempDir,
 }
 
 impl Office {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         let authority = Authority::create(&home.path().join("ca"), "plant 2", SystemTime::now()).unwrap();
         Self { authority, _home: home }
     }
 
-    fn order(name: &str) -> ApiKeyOrder {
+    pub(crate) fn order(name: &str) -> ApiKeyOrder {
         ApiKeyOrder {
             name: name.to_owned(),
             models: vec!["*".to_owned()],
@@ -42,7 +42,7 @@ impl Office {
         }
     }
 
-    fn key(&self, order: &ApiKeyOrder) -> String {
+    pub(crate) fn key(&self, order: &ApiKeyOrder) -> String {
         self.authority.create_key(order, SystemTime::now()).unwrap().to_string()
     }
 
@@ -52,7 +52,7 @@ impl Office {
     }
 
     /// What a member does when a new trust list comes.
-    fn tell(&self, gate: &Gate) {
+    pub(crate) fn tell(&self, gate: &Gate) {
         let trust = Trust::own(&self.authority.trust().unwrap()).unwrap();
         gate.shared.set_keys(trust.keys().to_vec());
     }

@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    gate::{Gate, PATIENCE, config, eventually},
+    gate::{Gate, PATIENCE, config, eventually, impatient},
     line::Line,
 };
 
@@ -115,13 +115,7 @@ async fn a_request_that_never_ends_does_not_hold_up_the_end() {
 
 #[tokio::test]
 async fn a_connection_that_left_http_behind_may_be_silent_keeps_its_place_and_ends_with_the_door() {
-    let short = Duration::from_millis(150);
-    let gate = Gate::with(GatewayConfig {
-        first_byte_max: short,
-        head_max: short,
-        keep_alive_max: short,
-        ..config()
-    });
+    let gate = Gate::with(impatient(config()));
     let mut socket = gate.caller().await;
     let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";

@@ -50,7 +50,7 @@ async fn who_asks_too_much_waits_and_a_second_client_is_unaffected() {
     for path in ["/livez", "/readyz", "/health", "/metrics", "/v2/health/ready"] {
         assert_eq!(greedy.get(path).await.status, 200);
     }
-    assert!(5.0 <= gate.metric("lineside_rate_limited_total").await);
+    assert!(5.0 <= gate.metric("lineside_rate_limited_total{limit=\"client\"}").await);
 }
 
 #[tokio::test]

@@ -21,6 +21,8 @@ mod oip_wrong;
 mod openai;
 mod openapi;
 mod operations;
+mod pages;
+mod permissions;
 mod predict;
 mod proxies;
 mod quic;

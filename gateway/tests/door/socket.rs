@@ -50,6 +50,11 @@ impl Socket {
         Self::open_with(gate, "", 1 << 20).await.0
     }
 
+    /// One that shows this key.
+    pub(crate) async fn open_with_key(gate: &Gate, key: &str) -> Self {
+        Self::open_with(gate, &format!("X-Api-Key: {key}\r\n"), 1 << 20).await.0
+    }
+
     /// One that takes in little of what it does not read, and sends these headers; with the head of the answer.
     async fn open_with(gate: &Gate, headers: &str, takes: u32) -> (Self, String) {
         let socket = TcpSocket::new_v4().unwrap();

@@ -20,7 +20,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
     caller::Caller,
-    gate::{Gate, PATIENCE, config, eventually},
+    gate::{Gate, PATIENCE, config, eventually, impatient},
     h2::Session,
 };
 
@@ -206,13 +206,7 @@ async fn who_is_revoked_loses_its_connection_and_gets_no_other() {
 #[tokio::test]
 async fn who_begins_tls_and_falls_silent_is_closed() {
     let office = Office::open();
-    let short = Duration::from_millis(150);
-    let gate = Gate::with(GatewayConfig {
-        first_byte_max: short,
-        keep_alive_max: short,
-        head_max: short,
-        ..with_tls(office.web(false))
-    });
+    let gate = Gate::with(impatient(with_tls(office.web(false))));
     // The head of a handshake, and nothing after it.
     let mut half = gate.caller().await;
     half.write("\x16\x03\x01\x02\0\x01\0").await;
@@ -269,6 +263,10 @@ fn a_certificate_that_cannot_be_used_is_named_with_what_to_do() {
 
     // A key that belongs to somebody else.
     office.member(Role::Client, "camera");
-    let (chain, key) = WebTls::read(&chain, &office.pair("camera").1).unwrap();
+    let others = office.pair("camera");
+    let text = reason(WebTls::read(&chain, &others.1).unwrap_err());
+    assert!(text.contains("is not the key of") && text.contains("of one pair"), "{text}");
+    let (chain, _) = WebTls::read(&chain, &key).unwrap();
+    let (_, key) = WebTls::read(&others.0, &others.1).unwrap();
     assert!(matches!(WebTls::new(chain, key, None), Err(WebTlsError::Unusable(_))));
 }

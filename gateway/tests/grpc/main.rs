@@ -34,6 +34,7 @@ mod client;
 mod infer;
 mod limits;
 mod models;
+mod permissions;
 mod stream;
 mod tools;
 mod wires;

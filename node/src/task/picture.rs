@@ -23,6 +23,10 @@ pub(crate) const IMAGE_SIDE_MAX: u32 = 32_768;
 /// Most bytes that a decoder takes for pixels: 50 megapixels of four bytes, and what 16 bits a channel leave of them.
 const DECODED_BYTES_MAX: u64 = 200_000_000;
 
+/// Most parts of a file (segments of a JPEG, chunks of a PNG): the smallest that are in use, of 4 KB, make 16,000 of 64
+/// MiB. Each costs the decoder more than its few bytes cost their sender.
+const PARTS_MAX: usize = 32_768;
+
 /// Longest complaint of a decoder that is passed on, in characters.
 const COMPLAINT_CHARS_MAX: usize = 200;
 
@@ -42,10 +46,14 @@ fn decode_file(file: &[u8], gray: bool) -> Result<Picture, String> {
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(DECODED_BYTES_MAX);
     if file.starts_with(b"\xff\xd8\xff") {
+        let seen = jpeg_pixels(file)?;
         let mut decoder = JpegDecoder::new(Cursor::new(file)).map_err(|error| broken("JPEG", &error))?;
         fits(decoder.dimensions(), decoder.total_bytes())?;
         decoder.set_limits(limits).map_err(|error| broken("JPEG", &error))?;
-        if !is_whole_jpeg(file) {
+        let (width, height) = decoder.dimensions();
+        // Eight by eight pixels take one bit at the least.
+        let blocks = u64::from(width.div_ceil(8)) * u64::from(height.div_ceil(8));
+        if seen.is_none_or(|bytes| (bytes as u64) < blocks / 8) {
             return Err("the JPEG file ends early: a part of it was not sent".to_owned());
         }
         pixels("JPEG", decoder, gray)
@@ -54,6 +62,7 @@ fn decode_file(file: &[u8], gray: bool) -> Result<Picture, String> {
         if let Some(size) = png_size(rest) {
             fits(size, 0)?;
         }
+        count_chunks(rest)?;
         let decoder = PngDecoder::with_limits(Cursor::new(file), limits);
         let decoder = decoder.map_err(|error| broken("PNG", &error))?;
         fits(decoder.dimensions(), decoder.total_bytes())?;
@@ -64,7 +73,7 @@ fn decode_file(file: &[u8], gray: bool) -> Result<Picture, String> {
 }
 
 fn broken(kind: &str, error: &image::ImageError) -> String {
-    format!("the {kind} file is broken: {}", clipped(&error.to_string(), COMPLAINT_CHARS_MAX))
+    format!("the {kind} file is broken: {}", clipped(error.to_string().trim_end(), COMPLAINT_CHARS_MAX))
 }
 
 fn fits((width, height): (u32, u32), bytes: u64) -> Result<(), String> {
@@ -128,20 +137,51 @@ fn png_size(rest: &[u8]) -> Option<(u32, u32)> {
     Some((number(8)?, number(12)?))
 }
 
-/// Whether the mark of the end comes after the last segment's head. In pixels, the byte 0xff is never followed by it;
-/// before, a small preview may have an end of its own.
-fn is_whole_jpeg(file: &[u8]) -> bool {
+/// How many bytes of pixels a JPEG file has; `None` when the mark of the end does not come after them. In pixels, the
+/// byte 0xff is never followed by it; before, a small preview may have an end of its own.
+///
+/// # Errors
+/// It has more segments before its pixels than any file has.
+fn jpeg_pixels(file: &[u8]) -> Result<Option<usize>, String> {
     let mut at = 2;
-    loop {
+    for _ in 0..PARTS_MAX {
+        while file.get(at..at + 2) == Some(b"\xff\xff") {
+            at += 1; // Filling.
+        }
         match file.get(at..at + 4) {
-            Some([0xff, 0xff, ..]) => at += 1, // Filling.
-            Some([0xff, 0xda, ..]) => break,
+            Some([0xff, 0xda, ..]) => {
+                return Ok(file[at..]
+                    .windows(2)
+                    .position(|pair| pair == [0xff, 0xd9])
+                    .map(|_| file.len() - at));
+            }
             Some([0xff, _, high, low]) => at += 2 + usize::from(u16::from_be_bytes([*high, *low])),
             // The decoder has its own words for this.
-            _ => return true,
+            _ => return Ok(Some(file.len())),
         }
     }
-    file[at..].windows(2).any(|pair| pair == [0xff, 0xd9])
+    Err(too_many_parts("JPEG", "segments"))
+}
+
+/// # Errors
+/// A PNG file has more chunks than any file has.
+fn count_chunks(mut rest: &[u8]) -> Result<(), String> {
+    for _ in 0..PARTS_MAX {
+        let Some((length, _)) = rest.split_first_chunk() else { return Ok(()) };
+        // Length, name, and check.
+        let whole =
+            usize::try_from(u32::from_be_bytes(*length)).ok().and_then(|length| length.checked_add(12));
+        match whole.and_then(|whole| rest.get(whole..)) {
+            Some(after) => rest = after,
+            // The decoder has its own words for what ends early.
+            None => return Ok(()),
+        }
+    }
+    Err(too_many_parts("PNG", "chunks"))
+}
+
+fn too_many_parts(kind: &str, parts: &str) -> String {
+    format!("the {kind} file has more than {PARTS_MAX} {parts}: save it anew")
 }
 
 /// The first bytes as a person knows them.
@@ -265,6 +305,28 @@ mod tests {
         let head = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
         jpeg[head + 5..head + 9].fill(0xff);
         assert!(decode(&jpeg, false).unwrap_err().contains("65535 x 65535 pixels"));
+    }
+
+    #[test]
+    fn parts_are_counted_before_anybody_looks_into_them() {
+        let (jpeg, png) = (jpeg(8, 8, [9, 200, 9]), png(8, 8, ExtendedColorType::L8, &[5; 64]));
+        let stuffed = |file: &[u8], at: usize, part: &[u8], count: usize| {
+            decode(&[&file[..at], &part.repeat(count), &file[at..]].concat(), false).map(|_| ())
+        };
+        let (comment, text) = (b"\xff\xfe\0\x02", b"\0\0\0\x03tEXta\0b\x0b\x20\x95\x57");
+        assert_eq!(stuffed(&jpeg, 2, comment, 1_000), Ok(()));
+        assert!(stuffed(&jpeg, 2, comment, PARTS_MAX).unwrap_err().contains("JPEG file has more than 32768"));
+        assert_eq!(stuffed(&png, 33, text, 1_000), Ok(()));
+        assert!(stuffed(&png, 33, text, PARTS_MAX).unwrap_err().contains("PNG file has more than 32768"));
+    }
+
+    #[test]
+    fn a_few_bytes_are_no_large_jpeg() {
+        let mut jpeg = jpeg(64, 64, [9, 200, 9]);
+        assert!(decode(&jpeg, false).is_ok());
+        let head = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+        jpeg[head + 5..head + 9].copy_from_slice(&[0x1b, 0x80, 0x1b, 0x80]);
+        assert!(decode(&jpeg, false).unwrap_err().contains("ends early"));
     }
 
     #[test]

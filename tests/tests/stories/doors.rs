@@ -112,7 +112,7 @@ async fn a_revoked_key_opens_no_door_of_the_cluster_after_five_seconds() {
     for http in &mut doors {
         assert_eq!(status_with(http, &lasting).await, 200);
     }
-    let listed = floor.lineside("press", &["keys", "list", "--json"]).await;
+    let listed = floor.lineside("press", &["keys", "list", "-o", "json"]).await;
     let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
     assert!(!listed.to_string().contains(lasting.rsplit('_').next().unwrap()), "a list holds no secret");
 }

@@ -1,8 +1,8 @@
 //! Two machines that hold the authority's key, each with its own registry, come to one trust list.
 //!
-//! Revocations are only ever added, and so are API keys: one that either holder took back is gone. Whoever has more than the other publishes a higher number; with equal content the
-//! higher number is taken over as it is, and under one number the larger hash, so that two holders do not answer each
-//! other for ever.
+//! Revocations are only ever added, and so are API keys: one that either holder took back is gone. Whoever has more than
+//! the other publishes a higher number; with equal content the higher number is taken over as it is, and under one number
+//! the larger hash, so that two holders do not answer each other for ever.
 
 use std::{
     collections::BTreeSet,

@@ -1,10 +1,13 @@
 //! Two files with certificate and key: when they are read. Pure but for the looking and reading itself.
 
-use std::{fs, path::PathBuf, time::SystemTime};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, time::SystemTime};
 
+use lineside_certs::{Alarm, Renewal};
 use lineside_gateway::{WebTls, WebTlsError};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::time::Instant;
 
+use super::LOOK_EVERY;
 use crate::config::Config;
 
 /// What reading the files gave.
@@ -39,7 +42,18 @@ impl Pair {
     /// Looks first: whatever changes after that is seen as a change.
     pub(super) fn look_and_read(&self) -> (Look, Read) {
         let look = self.look();
+        if self.is_open() {
+            tracing::warn!(
+                key = %self.key.display(),
+                "every user of this machine can read the key of the certificate for HTTPS: take that away with chmod o-rwx"
+            );
+        }
         (look, WebTls::read(&self.certificate, &self.key))
+    }
+
+    /// Whether users of this machine who have nothing to do with it can read the key. A group may be there for that.
+    fn is_open(&self) -> bool {
+        fs::metadata(&self.key).is_ok_and(|metadata| metadata.permissions().mode() & 0o007 != 0)
     }
 }
 
@@ -49,11 +63,39 @@ pub(super) struct Watched {
     pair: Pair,
     read: Look,
     seen: Look,
+    /// When they are looked at next; at once at first.
+    look_at: Option<Instant>,
+    /// Of the certificate that is shown.
+    life: Option<Renewal>,
+    /// That it ends soon was told.
+    told: bool,
 }
 
 impl Watched {
     pub(super) fn new(pair: Pair, read: Look) -> Self {
-        Self { pair, seen: read.clone(), read }
+        Self { pair, seen: read.clone(), read, look_at: None, life: None, told: false }
+    }
+
+    /// Whether to look at them now, once in a while, however often somebody asks: two looks with a pause between them tell
+    /// files at rest from files that are being written.
+    pub(super) fn is_due(&mut self, at: Instant) -> bool {
+        let is_due = self.look_at.is_none_or(|due| due <= at);
+        if is_due {
+            self.look_at = Some(at + LOOK_EVERY);
+        }
+        is_due
+    }
+
+    /// A certificate of this life is shown from now on.
+    pub(super) fn shows(&mut self, life: Option<Renewal>) {
+        (self.life, self.told) = (life, false);
+    }
+
+    /// Whether people are to be told, once, that the certificate ends soon or has ended: nobody put a new one there in
+    /// time.
+    pub(super) fn ends(&mut self, now: SystemTime) -> bool {
+        let soon = self.life.is_some_and(|life| Alarm::Error <= life.alarm(now));
+        soon && !std::mem::replace(&mut self.told, true)
     }
 
     pub(super) const fn pair(&self) -> &Pair {
@@ -113,6 +155,36 @@ mod tests {
         assert!(!watched.is_to_be_read(gone));
         assert!(!watched.is_to_be_read(written(9, 9)));
         assert!(watched.is_to_be_read(written(9, 9)));
+    }
+
+    #[test]
+    fn they_are_looked_at_once_in_a_while_and_not_whenever_somebody_asks() {
+        let (start, mut watched) = (Instant::now(), Watched::new(Pair::default(), written(0, 0)));
+        let looks = (0..1000).filter(|n| watched.is_due(start + LOOK_EVERY * *n / 100)).count();
+        assert_eq!(looks, 10);
+    }
+
+    #[test]
+    fn a_certificate_that_nobody_replaced_in_time_is_told_once() {
+        let day = |n: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(n * 24 * 3600);
+        let mut watched = Watched::new(Pair::default(), written(0, 0));
+        assert!(!watched.ends(day(500)), "nothing is known of it");
+        watched.shows(Some(Renewal { not_before: day(100), not_after: day(190) }));
+        assert!(!watched.ends(day(160)) && watched.ends(day(185)) && !watched.ends(day(191)));
+        watched.shows(Some(Renewal { not_before: day(1), not_after: day(2) }));
+        assert!(watched.ends(day(191)));
+    }
+
+    #[test]
+    fn a_key_that_every_user_can_read_is_noticed() {
+        let home = tempfile::tempdir().expect("a directory");
+        let key = home.path().join("key.pem");
+        fs::write(&key, "key").expect("writable");
+        let pair = Pair { certificate: PathBuf::new(), key: key.clone() };
+        for (mode, is_open) in [(0o600, false), (0o640, false), (0o644, true)] {
+            fs::set_permissions(&key, fs::Permissions::from_mode(mode)).expect("ours");
+            assert_eq!(pair.is_open(), is_open, "{mode:o}");
+        }
     }
 
     #[test]

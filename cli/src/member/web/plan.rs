@@ -13,6 +13,10 @@ use tokio::time::Instant;
 const AGAIN_FIRST: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_secs(60);
 
+/// How long a certificate that was just issued is kept even if it is to be renewed already: a door whose clock is days
+/// ahead must not ask for one after the other. A quarter of its life, at most this.
+const REST_MAX: Duration = Duration::from_secs(3600);
+
 /// How long a member that has just started waits to see one with the authority's key, before that is told.
 const START_GRACE: Duration = Duration::from_secs(10);
 
@@ -34,6 +38,8 @@ struct Present {
     /// What was asked for, which may be more than what was given.
     names: BTreeSet<WebName>,
     due: SystemTime,
+    /// Not renewed for its age before.
+    rests_until: Instant,
     /// Whether it leads to the authority that signs now.
     is_current: bool,
 }
@@ -41,7 +47,12 @@ struct Present {
 impl Plan {
     /// Begins with the certificate that was kept, if any.
     pub(super) fn new(kept: Option<(BTreeSet<WebName>, Renewal)>, jitter: f64, at: Instant) -> Self {
-        let present = kept.map(|(names, life)| Present { names, due: life.due_at(jitter), is_current: true });
+        let present = kept.map(|(names, life)| Present {
+            names,
+            due: life.due_at(jitter),
+            rests_until: at,
+            is_current: true,
+        });
         Self {
             present,
             asked: BTreeSet::new(),
@@ -55,7 +66,8 @@ impl Plan {
     /// Whether to ask now for a certificate with these names: there is none, it is half over, names have changed, or the
     /// authority has.
     pub(super) fn is_due(&self, names: &BTreeSet<WebName>, now: SystemTime, at: Instant) -> bool {
-        let is_good = |present: &Present| now < present.due && present.is_current && present.names == *names;
+        let is_young = |present: &Present| now < present.due || at < present.rests_until;
+        let is_good = |present: &Present| is_young(present) && present.is_current && present.names == *names;
         self.not_before <= at && !names.is_empty() && !self.present.as_ref().is_some_and(is_good)
     }
 
@@ -72,10 +84,17 @@ impl Plan {
     }
 
     /// It brought a certificate. Gives the names that were asked for and are not in it.
-    pub(super) fn issued(&mut self, names: &[WebName], life: Renewal, jitter: f64) -> Vec<WebName> {
+    pub(super) fn issued(
+        &mut self,
+        names: &[WebName],
+        life: Renewal,
+        jitter: f64,
+        at: Instant,
+    ) -> Vec<WebName> {
         let missing = self.asked.iter().filter(|name| !names.contains(name)).cloned().collect();
         let (names, due) = (std::mem::take(&mut self.asked), life.due_at(jitter));
-        self.present = Some(Present { names, due, is_current: true });
+        let rests_until = at + REST_MAX.min(life.validity() / 4);
+        self.present = Some(Present { names, due, rests_until, is_current: true });
         (self.again_after, self.told) = (AGAIN_FIRST, false);
         missing
     }
@@ -120,8 +139,21 @@ mod tests {
         assert!(plan.is_due(&wanted, day(100), at) && !plan.has_one());
         plan.asked(wanted.clone());
         let given: Vec<_> = wanted.iter().cloned().collect();
-        assert_eq!(plan.issued(&given, life(), 1.0), []);
-        assert!(!plan.is_due(&wanted, day(106), at) && plan.is_due(&wanted, day(107), at));
+        assert_eq!(plan.issued(&given, life(), 1.0, at), []);
+        assert!(!plan.is_due(&wanted, day(106), at) && plan.is_due(&wanted, day(107), at + REST_MAX));
+    }
+
+    #[test]
+    fn a_door_whose_clock_is_days_ahead_does_not_ask_for_one_after_the_other() {
+        let (at, wanted) = (Instant::now(), names(&["press.local"]));
+        let mut plan = Plan::new(None, 1.0, at);
+        plan.asked(wanted.clone());
+        plan.issued(&wanted.iter().cloned().collect::<Vec<_>>(), life(), 1.0, at);
+        assert!(
+            !plan.is_due(&wanted, day(110), at + REST_MAX / 2)
+                && plan.is_due(&wanted, day(110), at + REST_MAX)
+        );
+        assert!(plan.is_due(&names(&["weld.local"]), day(110), at), "another name is another reason");
     }
 
     #[test]
@@ -146,7 +178,7 @@ mod tests {
         let mut plan = Plan::new(None, 0.0, at);
         plan.asked(wanted.clone());
         let given: Vec<_> = names(&["10.0.0.7"]).into_iter().collect();
-        let missing = plan.issued(&given, life(), 0.0);
+        let missing = plan.issued(&given, life(), 0.0, at);
         assert_eq!(missing, names(&["press.local"]).into_iter().collect::<Vec<_>>());
         assert!(!plan.is_due(&wanted, day(101), at));
     }

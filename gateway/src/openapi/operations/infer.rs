@@ -41,7 +41,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "/v2/models/{model}/generate",
         "/v2/models/{model}/versions/{version}/generate",
     ])
-    .says("Text in, text out", "For models that take and give one text. A model that does not is answered with 400.")
+    .says(
+        "Run a model on fields",
+        "The inputs are fields of one object, by their names, and so are the outputs: the shortest form for a model of \
+         texts or of a few numbers. Tensors without a form in JSON need infer.",
+    )
     .needs(Permission::Infer)
     .works()
     .takes(&[(JSON, "GenerateRequest")])
@@ -52,7 +56,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "/v2/models/{model}/versions/{version}/generate_stream",
     ])
     .says(
-        "Text in, text out, as events",
+        "The same, as events",
         "One event `data: {...}` for each answer, in the form of generate. An error after the first comes as \
          `data: {\"error\": ...}`.",
     )

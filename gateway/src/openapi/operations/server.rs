@@ -36,9 +36,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
         .gives(&[(JSON, "LogSettings")])
         .refuses(&[501]),
     Operation::get("openapi", "Server", "openapi", &["/openapi.json"])
-        .says("This document", "")
+        .says("This document", "No key is asked for, whatever `gateway.keys` says.")
+        .public()
         .gives(&[(JSON, "Document")]),
     Operation::get("docs", "Server", "docs", &["/docs", "/"])
-        .says("The page that shows it", "")
+        .says("The page that shows it", "No key is asked for, whatever `gateway.keys` says.")
+        .public()
         .gives(&[("text/html", "Text")]),
 ];

@@ -1,4 +1,4 @@
-//! Text in, text out.
+//! Inputs and outputs as fields.
 
 use serde_json::{Value, json};
 
@@ -8,22 +8,24 @@ pub(super) fn schemas() -> Value {
     json!({
         "GenerateRequest": {
             "type": "object",
-            "required": ["text_input"],
+            "description": "A field that is named like an input of the model is that input; every other one is a parameter.",
             "properties": {
                 "id": text("Comes back in the answer."),
-                "text_input": text("What the model is given."),
+                "text_input": text("An input, if the model has one of this name."),
                 "parameters": named("Parameters"),
             },
             "additionalProperties": true,
+            "examples": [{"a": [1.5, 2], "b": [10, 20]}],
         },
         "GenerateResponse": {
             "type": "object",
-            "required": ["model_name", "model_version", "text_output"],
+            "description": "Each output is a field of its name.",
+            "required": ["model_name", "model_version"],
             "properties": {
                 "id": text("As in the request."),
                 "model_name": text("Which model ran."),
                 "model_version": text("Which version of it."),
-                "text_output": text("What the model gave."),
+                "text_output": text("An output, if the model has one of this name."),
             },
             "additionalProperties": true,
         },

@@ -64,8 +64,8 @@ fn infer_request() -> Value {
         },
         "examples": [{
             "inputs": [
-                {"name": "a", "shape": [1, 2], "datatype": "FP32", "data": [1.5, 2]},
-                {"name": "b", "shape": [1, 2], "datatype": "FP32", "data": [10, 20]},
+                {"name": "a", "shape": [2], "datatype": "FP32", "data": [1.5, 2]},
+                {"name": "b", "shape": [2], "datatype": "FP32", "data": [10, 20]},
             ],
         }],
     })

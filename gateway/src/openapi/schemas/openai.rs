@@ -56,7 +56,7 @@ fn embeddings_request() -> Value {
             "dimensions": {"type": "integer", "minimum": 1, "description": "How long vectors shall be."},
             "user": text("Passed over."),
         },
-        "examples": [{"model": "texts", "input": ["the left bearing is warm", "scratch on the lid"]}],
+        "examples": [{"model": "embed", "input": ["the left bearing is warm", "scratch on the lid"]}],
     })
 }
 

@@ -16,7 +16,7 @@ pub(super) fn schemas() -> Value {
                     "contentMediaType": "image/jpeg",
                     "description": "The file. The name `file` does as well, or any other of the only file.",
                 },
-                "top_k": {"type": "integer", "minimum": 1},
+                "top_k": {"type": "integer", "minimum": 1, "maximum": 1000},
                 "threshold": {"type": "number"},
             },
         },
