@@ -12,16 +12,13 @@ def floor(tmp_path_factory):
 
 
 def pytest_collection_modifyitems(items):
-    """Every test runs twice: with three nodes, and after one of them was killed; the killing is a test between."""
-    before = [item for item in items if "killed" not in item.name]
-    killing = [item for item in items if "killed" in item.name]
-    items[:] = sorted(before, key=rounds) + []
-    half = next((at for at, item in enumerate(items) if rounds(item) == 1), len(items))
-    items[half:half] = killing
+    """Every test runs twice: with three members, and after one of them was killed; the killing is the test between."""
+    items.sort(key=lambda item: 1 if "killed" in item.name else 0 if members_of(item) == 3 else 2)
 
 
-def rounds(item):
-    return item.callspec.params["nodes"] == 2 if hasattr(item, "callspec") and "nodes" in item.callspec.params else 0
+def members_of(item):
+    """How many members are alive when a test runs. What asks no member is of the first round."""
+    return item.callspec.params.get("nodes", 3) if hasattr(item, "callspec") else 3
 
 
 def pytest_generate_tests(metafunc):
@@ -31,7 +28,15 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture
 def nodes():
-    """How many nodes are alive: overridden by the two rounds."""
+    """How many members are alive: given by the two rounds."""
+
+
+@pytest.fixture(autouse=True)
+def round_of_members(request):
+    """The rounds are what they say: no test of the second one runs while all members are alive, nor the other way."""
+    if "nodes" in request.fixturenames:
+        floor, nodes = request.getfixturevalue("floor"), request.getfixturevalue("nodes")
+        assert floor.alive() == nodes
 
 
 @pytest.fixture
