@@ -26,6 +26,16 @@ pub(crate) fn memory(pid: u32) -> Memory {
     Memory { resident: kilobytes("VmRSS"), anonymous: kilobytes("RssAnon") }
 }
 
+/// What these processes hold together, in bytes: a page that several map counts once, shared among them.
+pub(crate) fn proportional(pids: &[u32]) -> u64 {
+    let of_process = |pid: &u32| {
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:").map(str::to_owned));
+        line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).map_or(0, |kb| kb << 10)
+    };
+    pids.iter().map(of_process).sum()
+}
+
 /// What a process holds, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release -p lineside-bench -- rpc        one hop to a node, beside gRPC (tonic, mutual TLS) and bare UDP
 //! cargo run --release -p lineside-bench -- gateway    HTTP through a gateway, beside nginx
+//! cargo run --release -p lineside-bench -- engine     models through a gateway and a node, beside ONNX Runtime alone
 //! cargo run --release -p lineside-bench -- json       reading a tensor from JSON, beside serde_json
 //! cargo run --release -p lineside-bench -- start      cold start, forming a cluster, memory
 //! ```
@@ -15,6 +16,7 @@
 mod children;
 mod compare;
 mod cpu;
+mod engine;
 mod gateway;
 mod identities;
 mod json;
@@ -39,6 +41,8 @@ enum What {
     Rpc(rpc::Args),
     /// HTTP through a gateway and a node, beside nginx in front of an echo over mutual TLS
     Gateway(gateway::Args),
+    /// Models through a gateway and a node, beside ONNX Runtime alone
+    Engine(engine::Args),
     /// Reading a tensor from JSON, beside serde_json
     Json(json::Args),
     /// Cold start, forming a cluster of three, memory
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
     let ended = match Cli::parse().what {
         What::Rpc(args) => rpc::run(args),
         What::Gateway(args) => gateway::run(args),
+        What::Engine(args) => engine::run(&args),
         What::Json(args) => json::run(&args),
         What::Start(args) => start::run(&args),
         What::Serve(args) => children::serve(&args),

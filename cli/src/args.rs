@@ -53,7 +53,7 @@ enum Command {
     Config(commands::config::ConfigCommand),
     /// List the members of the cluster, dead ones too
     Members(commands::members::MembersArgs),
-    /// List, load and unload models
+    /// List, load and unload models, and check what a repository holds
     Models(commands::models::ModelsArgs),
     /// Say in one look whether the cluster is well
     Status(commands::status::StatusArgs),
@@ -61,6 +61,9 @@ enum Command {
     Infer(commands::infer::InferArgs),
     /// Measure the round trip to a member
     Ping(commands::ping::PingArgs),
+    /// Try a model in a process of its own; nodes do that themselves
+    #[command(hide = true)]
+    TryModel(commands::trial::TrialArgs),
 }
 
 impl Cli {
@@ -81,6 +84,7 @@ impl Cli {
             Command::Status(args) => args.run(),
             Command::Infer(args) => args.run(),
             Command::Ping(args) => args.run(),
+            Command::TryModel(args) => args.run(),
         }
     }
 }

@@ -13,7 +13,11 @@
 //! A peer that never answered, that said "busy" or let a deadline pass a moment ago, that lets calls wait without a
 //! sign, or that the cluster suspects counts as full: it is leased only when no other is left. Bars never close the last peer: when all that could
 //! serve a call are barred, the one whose bar ends first is leased all the same.
+//!
+//! Calls of a session are another matter: they go to the peer that has its state, however much that has to do
+//! ([`Balancer::lease_of_session`]).
 
+mod affinity;
 mod peer;
 #[cfg(test)]
 mod tests;
@@ -136,6 +140,15 @@ struct Entry {
     peer: Arc<Peer>,
 }
 
+/// How the peer for a call is chosen.
+#[derive(Clone, Copy, Debug)]
+enum How<'a> {
+    /// The one with the least to do; with room, where it is known to have some.
+    ByLoad { with_room: bool },
+    /// The one that this session belongs to.
+    OfSession(&'a str),
+}
+
 /// In which order peers are chosen: the smallest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
@@ -189,7 +202,24 @@ impl Balancer {
     /// # Errors
     /// There is none; the error says why.
     pub fn lease(&self, wanted: Wanted<'_>, tried: &[NodeId], now: Instant) -> Result<Lease, NoLease> {
-        self.lease_one(wanted, tried, false, now)
+        self.lease_one(wanted, tried, How::ByLoad { with_room: false }, now)
+    }
+
+    /// Leases the peer that a session belongs to among those that fit and that this call has not tried: all balancers
+    /// with the same candidates choose the same one, whatever they know of loads. One that rests gives way to the next
+    /// in the session's order, as one that is gone does.
+    ///
+    /// # Errors
+    /// There is none; the error says why. [`NoLease::NotServing`] when peers that rest were left out: one of them may be
+    /// the one that the session belongs to.
+    pub fn lease_of_session(
+        &self,
+        session: &str,
+        wanted: Wanted<'_>,
+        tried: &[NodeId],
+        now: Instant,
+    ) -> Result<Lease, NoLease> {
+        self.lease_one(wanted, tried, How::OfSession(session), now)
     }
 
     /// The same for a call that a full peer sent away: one that said "busy" a moment ago would only say so again, and
@@ -200,24 +230,39 @@ impl Balancer {
         tried: &[NodeId],
         now: Instant,
     ) -> Result<Lease, NoLease> {
-        self.lease_one(wanted, tried, true, now)
+        self.lease_one(wanted, tried, How::ByLoad { with_room: true }, now)
     }
 
     fn lease_one(
         &self,
         wanted: Wanted<'_>,
         tried: &[NodeId],
-        with_room: bool,
+        how: How<'_>,
         now: Instant,
     ) -> Result<Lease, NoLease> {
         let now = self.micros(now);
         let entries = self.entries.load();
-        let is_out = |entry: &Entry| {
-            tried.contains(&entry.candidate.node) || (with_room && entry.peer.counts_as_full(now))
-        };
         loop {
-            let Some((entry, on_probation)) = choose(&entries, wanted, is_out, now) else {
-                return Err(no_lease(&entries, wanted));
+            let chosen = match how {
+                How::ByLoad { with_room } => {
+                    let is_out = |entry: &Entry| {
+                        tried.contains(&entry.candidate.node) || (with_room && entry.peer.counts_as_full(now))
+                    };
+                    choose(&entries, wanted, is_out, now)
+                }
+                How::OfSession(session) => affinity::choose(&entries, session, wanted, tried, now),
+            };
+            let Some((entry, on_probation)) = chosen else {
+                let resting = match how {
+                    How::ByLoad { .. } => None,
+                    How::OfSession(_) => affinity::resting(&entries, wanted, tried, now),
+                };
+                return Err(resting.map_or_else(
+                    || no_lease(&entries, wanted),
+                    |entry| NoLease::NotServing {
+                        reason: format!("{} rests after a failed call", entry.candidate.name),
+                    },
+                ));
             };
             // Another thread may have begun the one call of the probation just now: then choose anew.
             if entry.peer.take(on_probation, now) {
@@ -285,10 +330,7 @@ impl Balancer {
     /// The next number of the sequence (SplitMix64), between 0 and 1.
     fn chance(&self) -> f64 {
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut mixed = self.chance.fetch_add(STEP, Relaxed).wrapping_add(STEP);
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
+        let mixed = mixed(self.chance.fetch_add(STEP, Relaxed).wrapping_add(STEP));
         (mixed >> 11) as f64 / (1_u64 << 53) as f64
     }
 
@@ -296,6 +338,13 @@ impl Balancer {
     fn micros(&self, now: Instant) -> u64 {
         micros(now.saturating_duration_since(self.started)) + 1
     }
+}
+
+/// Spreads a number over all bits (SplitMix64's last step).
+const fn mixed(number: u64) -> u64 {
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -314,7 +363,8 @@ fn choose<'a>(
     let mut all_rest = true;
     for entry in entries {
         let (candidate, peer) = (&entry.candidate, &entry.peer);
-        if !candidate.is_open() || candidate.fit(wanted) != Fit::Ready {
+        let fit = candidate.fit(wanted);
+        if !candidate.is_open() || !matches!(fit, Fit::Ready | Fit::OnDemand) {
             continue;
         }
         let rests = peer.rests(now);
@@ -322,7 +372,9 @@ fn choose<'a>(
         if is_out(entry) {
             continue;
         }
-        let rank = rank(entry, now);
+        let mut rank = rank(entry, now);
+        // Loading takes longer than any queue of those that have loaded it.
+        rank.last_choice |= fit == Fit::OnDemand;
         if !rests && best.is_none_or(|(least, _)| rank < least) {
             best = Some((rank, entry));
         }
@@ -362,12 +414,14 @@ fn no_lease(entries: &[Entry], wanted: Wanted<'_>) -> NoLease {
         match candidate.fit(wanted) {
             Fit::Unknown => {}
             Fit::OtherVersion => nothing = NoLease::UnknownVersion,
-            Fit::Ready | Fit::NotNow(_) if !candidate.standing.is_present() => {
+            Fit::Ready | Fit::OnDemand | Fit::NotNow(_) if !candidate.standing.is_present() => {
                 reasons.push(format!("{name} is {}", candidate.standing));
             }
-            Fit::Ready | Fit::NotNow(_) if candidate.draining => reasons.push(format!("{name} is leaving")),
+            Fit::Ready | Fit::OnDemand | Fit::NotNow(_) if candidate.draining => {
+                reasons.push(format!("{name} is leaving"));
+            }
             Fit::NotNow(state) => reasons.push(format!("{} on {name}", state.as_str())),
-            Fit::Ready => return NoLease::Exhausted,
+            Fit::Ready | Fit::OnDemand => return NoLease::Exhausted,
         }
     }
     if reasons.is_empty() {

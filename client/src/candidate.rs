@@ -13,6 +13,8 @@ pub struct Served {
     pub version: ModelVersion,
     /// Calls go only where it is [`ModelState::Ready`].
     pub state: ModelState,
+    /// Or, where nobody else has room, to a node that loads it for the call.
+    pub on_demand: bool,
 }
 
 /// Which calls a candidate can take.
@@ -61,6 +63,8 @@ pub enum Wanted<'a> {
 pub(crate) enum Fit {
     /// It can.
     Ready,
+    /// It can, once it has loaded the model: the call waits for that.
+    OnDemand,
     /// It could, but not now.
     NotNow(ModelState),
     /// It has the model in other versions only.
@@ -76,15 +80,15 @@ impl Candidate {
         };
         let mut fit = Fit::Unknown;
         for served in models.iter().filter(|served| served.name == *name) {
-            match served.state {
-                _ if version.is_some_and(|version| version != served.version) => {
-                    if fit == Fit::Unknown {
-                        fit = Fit::OtherVersion;
-                    }
-                }
+            let is_other = version.is_some_and(|version| version != served.version);
+            fit = match served.state {
+                _ if is_other && fit == Fit::Unknown => Fit::OtherVersion,
+                _ if is_other => continue,
                 ModelState::Ready => return Fit::Ready,
-                state => fit = Fit::NotNow(state),
-            }
+                _ if served.on_demand => Fit::OnDemand,
+                _ if fit == Fit::OnDemand => continue,
+                state => Fit::NotNow(state),
+            };
         }
         fit
     }

@@ -10,6 +10,16 @@
 //! | the request is wrong, the model fails on it | – | give up: every peer would say the same |
 //! | the time ran out | – | give up |
 //!
+//! A call of a session belongs to the peer that has its state, so two rows are different for it:
+//!
+//! | what happened | then |
+//! |---|---|
+//! | busy | give up: no other peer has the state, and one that began it anew would leave two |
+//! | the state is not there | at once to the next in the session's order: it may have begun there, before a peer came that is now the first. Only when all have been asked is it lost |
+//!
+//! It is not repeated after it may have run. A call that brings its state with it names no session, and is as pure as any
+//! other.
+//!
 //! All tries together are at most as many as the pool's setting says (three, if it says nothing), and of those that may
 //! have run the model at most two.
 
@@ -61,6 +71,7 @@ pub(crate) enum Next {
 #[derive(Clone, Debug)]
 pub(crate) struct History {
     repeatable: bool,
+    of_session: bool,
     attempts_max: NonZeroU8,
     tried: Vec<NodeId>,
     tries: u8,
@@ -71,16 +82,18 @@ pub(crate) struct History {
     reasons: Vec<String>,
     unnamed: usize,
     broken: Option<CallError>,
+    no_state: Option<CallError>,
 }
 
 impl History {
     /// A call that was not tried yet, and how often it may be. A call of a session may have changed what the node
-    /// remembers: it is repeated only when nothing was run, or under a key that the node knows it by.
+    /// remembers, and no node knows an idempotency key again: it is repeated only when nothing was run.
     #[must_use]
     pub(crate) const fn new(context: &CallContext, attempts_max: NonZeroU8) -> Self {
         Self {
             attempts_max,
-            repeatable: context.session.is_none() || context.idempotency_key.is_some(),
+            repeatable: context.session.is_none(),
+            of_session: context.session.is_some(),
             tried: Vec::new(),
             tries: 0,
             runs: 0,
@@ -90,6 +103,7 @@ impl History {
             reasons: Vec::new(),
             unnamed: 0,
             broken: None,
+            no_state: None,
         }
     }
 
@@ -132,6 +146,7 @@ impl History {
                 self.retry_after = [self.retry_after, retry_after].into_iter().flatten().min();
             }
             Verdict::NotHere => self.not_here += 1,
+            Verdict::NoState if self.of_session => self.no_state = Some(error_of(failure, self.tries)),
             Verdict::Leaving | Verdict::NotNow | Verdict::NothingSent => {
                 if self.reasons.len() < REASONS_MAX {
                     self.reasons.push(failure.to_string());
@@ -141,7 +156,7 @@ impl History {
             }
             Verdict::Broken => return self.repeat(failure, left, chance),
             Verdict::Late(executed) => return Next::GiveUp(self.late(executed)),
-            Verdict::Wrong => return Next::GiveUp(error_of(failure, self.tries)),
+            Verdict::NoState | Verdict::Wrong => return Next::GiveUp(error_of(failure, self.tries)),
         }
         Next::Elsewhere
     }
@@ -161,7 +176,7 @@ impl History {
     /// Whether no further try is allowed, whoever is left.
     #[must_use]
     pub(crate) const fn is_spent(&self) -> bool {
-        self.attempts_max.get() <= self.tries
+        self.attempts_max.get() <= self.tries || (self.of_session && self.met_full())
     }
 
     /// The error of a call that the budget does not allow to be repeated.
@@ -184,6 +199,10 @@ impl History {
         if !self.reasons.is_empty() {
             let more = if self.unnamed == 0 { String::new() } else { format!("; and {} more", self.unnamed) };
             return CallError::NoNode { model, reason: self.reasons.join("; ") + &more };
+        }
+        // Where a peer was left out because it rests, the state may be there: then the call may come again.
+        if let Some(lost) = self.no_state.take().filter(|_| !matches!(no_lease, NoLease::NotServing { .. })) {
+            return with_attempts(lost, self.tries);
         }
         match (no_lease, wanted.version) {
             (NoLease::UnknownVersion, Some(version)) => CallError::UnknownVersion { model, version },

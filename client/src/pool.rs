@@ -26,6 +26,11 @@ use crate::{
 
 pub use ask::AskError;
 
+/// How long after its deadline a call still listens: the peer ends it at the same moment, and its word says whether the
+/// model has run. A round trip and a thread's waking on a machine that computes on every core, and never more than a
+/// quarter of the time that the call had: who is in a hurry wants no late answer.
+const LAST_WORD: Duration = Duration::from_millis(20);
+
 /// Calls peers, chosen by a balancer that other pools of the process may share.
 #[derive(Debug)]
 pub struct Pool<T> {
@@ -123,7 +128,8 @@ impl<T: Transport> Pool<T> {
         }
     }
 
-    /// The peer of the next try: one that was not asked yet, or, for a call that broke, any when there is no other.
+    /// The peer of the next try: one that was not asked yet, or, for a call that broke, any when there is no other. A
+    /// call of a session goes by the session's order, any other by load.
     fn lease(
         &self,
         call: &InferCall,
@@ -136,6 +142,9 @@ impl<T: Transport> Pool<T> {
         }
         let wanted = Wanted::Model(&call.params.model, call.params.version);
         let now = now.into_std();
+        if let Some(session) = &call.context.session {
+            return self.balancer.lease_of_session(session, wanted, history.tried(), now);
+        }
         if history.met_full() && !may_return {
             return self.balancer.lease_with_room(wanted, history.tried(), now);
         }
@@ -146,18 +155,15 @@ impl<T: Transport> Pool<T> {
     }
 
     async fn attempt(&self, call: &InferCall, lease: &Lease, attempt: u8, now: Instant) -> Try {
+        let left = call.deadline.saturating_duration_since(now);
         let outbound = Outbound {
             method: method::INFER,
-            context: CallContext {
-                timeout_us: Some(micros(call.deadline.saturating_duration_since(now))),
-                attempt,
-                ..call.context.clone()
-            },
+            context: CallContext { timeout_us: Some(micros(left)), attempt, ..call.context.clone() },
             params: &call.params,
             payload: call.payload.clone(),
         };
         let answer = self.transport.call(destination(lease), outbound);
-        match timeout_at(call.deadline, answer).await {
+        match timeout_at(call.deadline + LAST_WORD.min(left / 4), answer).await {
             Ok(Ok(reply)) => read(reply, lease.node()),
             Ok(Err(failure)) => Try::Failed(failure),
             Err(_) => Try::Late,

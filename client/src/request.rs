@@ -108,13 +108,19 @@ impl InferRequest {
         self
     }
 
-    /// Belongs to this session. Such a call is not repeated after it may have run, because the node may remember it.
+    /// Belongs to this session: a sequence of a model with a state, or calls that are better off at one node. It goes to
+    /// the same node as all of the session, also when others have less to do, and is not repeated after it may have run.
+    ///
+    /// A sequence begins with the parameter `sequence_start` and ends with `sequence_end`. Give each one a name of its own.
+    /// When its node is gone, the error is [`CallError::Refused`] with [`FaultCode::SequenceLost`]. A program that keeps
+    /// the state itself (the parameter `sequence_state`, then the output of that name as an input) names no session: its
+    /// calls go anywhere, and lose nothing with a node.
     pub fn session(mut self, session: &str) -> Self {
         self.context.session = Some(session.to_owned());
         self
     }
 
-    /// Calls with the same key may be done once in the place of twice: also those of a session are then repeated.
+    /// Calls with the same key may be done once in the place of twice. No node of this release makes use of it.
     pub fn idempotency_key(mut self, key: &str) -> Self {
         self.context.idempotency_key = Some(key.to_owned());
         self

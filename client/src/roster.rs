@@ -9,8 +9,8 @@ mod tests;
 use std::collections::{BTreeMap, btree_map::Entry};
 
 use lineside_wire::{
-    ClusterId, ClusterStatus, LoadReport, MemberRow, MemberState, MembersResult, ModelInfo, ModelName,
-    ModelState, ModelVersion, NodeId, Role,
+    ClusterId, ClusterStatus, EngineInfo, LoadReport, MemberRow, MemberState, MembersResult, ModelInfo,
+    ModelName, ModelState, ModelVersion, NodeId, Role,
 };
 
 use crate::{Candidate, PeerStatistics, Served, Serves, Standing};
@@ -110,6 +110,7 @@ impl Roster {
                 name: model.name.clone(),
                 version: model.version,
                 state: model.state,
+                on_demand: model.engine.as_ref().is_some_and(|engine| engine.on_demand),
             });
             Some(Candidate {
                 slots: node.load.slots,
@@ -185,6 +186,10 @@ fn as_seen(row: &MemberRow, node: &MemberState, model: &ModelInfo) -> ModelInfo 
     if let Some(reason) = why_not {
         model.state = ModelState::Unavailable;
         model.reason = Some(reason);
+        // Nobody loads it there for a call.
+        if let Some(engine) = &mut model.engine {
+            engine.on_demand = false;
+        }
     }
     if model.state != ModelState::Ready {
         model.slots = 0;
@@ -208,5 +213,25 @@ fn combine(model: &mut ModelInfo, other: ModelInfo) {
     let knows = !better.inputs.is_empty() || !better.outputs.is_empty();
     let (inputs, outputs) =
         if knows { (better.inputs, better.outputs) } else { (worse.inputs, worse.outputs) };
-    *model = ModelInfo { inputs, outputs, slots, ..better };
+    let both_serve = better.state == ModelState::Ready && worse.state == ModelState::Ready;
+    let engine = match (better.engine, worse.engine) {
+        (Some(better), Some(worse)) => Some(agreed(better, &worse, both_serve)),
+        (one, other) => one.or(other),
+    };
+    *model = ModelInfo { inputs, outputs, slots, engine, ..better };
+}
+
+/// What two nodes say of how they run one version. What is measured is the better one's, for it depends on the machine.
+fn agreed(mut better: Box<EngineInfo>, worse: &EngineInfo, both_serve: bool) -> Box<EngineInfo> {
+    const DIFFER: &str = "the nodes have different files of this version, so their answers may differ";
+    better.on_demand |= worse.on_demand;
+    let are_known = !better.sha256.is_empty() && !worse.sha256.is_empty();
+    let differ = both_serve && are_known && better.sha256 != worse.sha256;
+    let further = worse.warnings.iter().map(String::as_str).chain(differ.then_some(DIFFER));
+    for warning in further {
+        if !better.warnings.iter().any(|told| told == warning) {
+            better.warnings.push(warning.to_owned());
+        }
+    }
+    better
 }

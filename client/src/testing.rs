@@ -32,6 +32,7 @@ pub(crate) fn node(name: &str, slots: u32) -> Candidate {
             name: add(),
             version: ModelVersion(1),
             state: ModelState::Ready,
+            on_demand: false,
         }]),
     }
 }

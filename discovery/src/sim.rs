@@ -59,6 +59,7 @@ pub(crate) fn model(name: &str) -> ModelInfo {
         outputs: vec![],
         slots: 2,
         tasks: Vec::new(),
+        engine: None,
     }
 }
 

@@ -8,7 +8,7 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 use bytes::{Buf, BufMut};
-use lineside_wire::{LoadReport, MemberState, ModelInfo, NodeId, TrustStamp};
+use lineside_wire::{EngineInfo, LoadReport, MemberState, ModelInfo, NodeId, TrustStamp};
 
 use crate::{MEMBERS_MAX, identity::Identity};
 
@@ -233,6 +233,9 @@ impl Fnv {
             for task in &model.tasks {
                 self.text(task.as_str());
             }
+            if let Some(engine) = &model.engine {
+                self.engine(engine);
+            }
             for (kind, specs) in [(0, &model.inputs), (1, &model.outputs)] {
                 for spec in specs {
                     self.bytes(&[kind]);
@@ -241,6 +244,20 @@ impl Fnv {
                     spec.shape.iter().for_each(|dimension| self.bytes(&dimension.to_be_bytes()));
                 }
             }
+        }
+    }
+
+    /// How a node runs a model. The warnings of a load change with the rest of it, or with the model's reason.
+    fn engine(&mut self, engine: &EngineInfo) {
+        for text in [&engine.sha256, &engine.provider, &engine.finding] {
+            self.text(text);
+        }
+        self.bytes(&[u8::from(engine.on_demand), u8::from(engine.stateful), engine.priority_levels]);
+        let joined = engine.batching.as_ref().map_or(0, |batching| batching.max_size);
+        self.bytes(&engine.threads.to_be_bytes());
+        self.bytes(&joined.to_be_bytes());
+        for bytes in [engine.file_bytes, engine.memory_bytes, engine.cache_bytes_max] {
+            self.bytes(&bytes.to_be_bytes());
         }
     }
 
@@ -367,6 +384,7 @@ mod tests {
         state.models = vec![model("add")];
         let digest = state_digest(&state);
         let add = &state.models[0];
+        let with_engine = |engine| vec![ModelInfo { engine: Some(Box::new(engine)), ..add.clone() }];
         let models = [
             vec![],
             vec![ModelInfo { name: "adds".parse().unwrap(), ..add.clone() }],
@@ -375,6 +393,9 @@ mod tests {
             vec![ModelInfo { reason: Some("damaged".into()), ..add.clone() }],
             vec![ModelInfo { slots: 7, ..add.clone() }],
             vec![ModelInfo { tasks: vec![Task::Embed], ..add.clone() }],
+            with_engine(EngineInfo::default()),
+            with_engine(EngineInfo { on_demand: true, ..EngineInfo::default() }),
+            with_engine(EngineInfo { sha256: "00".into(), ..EngineInfo::default() }),
         ];
         let other_models = models.map(|models| MemberState { models, ..state.clone() });
         let others = [

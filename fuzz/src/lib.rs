@@ -5,9 +5,11 @@
 
 mod certs;
 mod gateway;
+mod node;
 mod parts;
 mod wire;
 
 pub use certs::{enrolment, identity, token};
 pub use gateway::{jsonrpc, oip};
+pub use node::model;
 pub use wire::{frame, message};

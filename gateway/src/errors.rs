@@ -22,7 +22,8 @@ pub(crate) const fn status(code: FaultCode) -> StatusCode {
         | FaultCode::InvalidParams
         // Triton's choice for both.
         | FaultCode::Cancelled
-        | FaultCode::ModelRejected => StatusCode::BAD_REQUEST,
+        | FaultCode::ModelRejected
+        | FaultCode::SequenceLost => StatusCode::BAD_REQUEST,
         FaultCode::PermissionDenied => StatusCode::FORBIDDEN,
         FaultCode::MethodNotFound | FaultCode::ModelNotFound => StatusCode::NOT_FOUND,
         FaultCode::LimitExceeded => StatusCode::PAYLOAD_TOO_LARGE,

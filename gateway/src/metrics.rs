@@ -6,31 +6,26 @@
 
 mod cluster;
 mod http;
+mod inferences;
 mod refused;
 mod trust;
 
 use std::{
-    collections::HashMap,
-    fmt,
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicI64, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicI64},
     time::Duration,
 };
 
-use lineside_wire::{FaultCode, MembersResult, ModelInfo, ModelName};
+use lineside_wire::{MembersResult, ModelInfo, ModelName};
 use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, text},
+    encoding::text,
     metrics::{
-        MetricType,
-        counter::{ConstCounter, Counter},
+        counter::Counter,
         gauge::{ConstGauge, Gauge},
     },
     registry::Registry,
 };
 
+pub(crate) use inferences::{Outcome, Pending};
 pub(crate) use refused::Reason;
 
 use crate::{TrustReport, limit::Limit};
@@ -41,17 +36,11 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 /// The status that is counted when a client hung up before its answer. Never sent.
 pub(crate) const CLIENT_GONE: u16 = 499;
 
-/// Models that are counted under their own name; further ones count as [`OTHER`]. Far beyond a line's models.
-const MODELS_MAX: usize = 1_000;
-
-/// The name of models that the cluster does not have, or that are too many.
-const OTHER: &str = "unknown";
-
 /// The counters of one door, over all its shards.
 pub(crate) struct Metrics {
     registry: Registry,
     http: Arc<http::Requests>,
-    inferences: Arc<Inferences>,
+    inferences: Arc<inferences::Inferences>,
     pub(crate) in_flight: Gauge<i64, AtomicI64>,
     pub(crate) connections: Gauge<i64, AtomicI64>,
     attempts: Counter,
@@ -75,7 +64,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
         let http = Arc::<http::Requests>::default();
-        let inferences = Arc::<Inferences>::default();
+        let inferences = Arc::<inferences::Inferences>::default();
         let (in_flight, connections) = (Gauge::default(), Gauge::default());
         let refused = Arc::<refused::Refused>::default();
         let (attempts, failovers, handshakes_failed) =
@@ -133,14 +122,18 @@ impl Metrics {
         self.http.count(route, code, took);
     }
 
-    /// Counts an inference: its fault, if it failed, and its tries. `model` is `None` when the cluster has not shown
-    /// that it has what was asked for.
-    pub(crate) fn inferred(&self, model: Option<&ModelName>, fault: Option<FaultCode>, attempts: u8) {
-        self.inferences.count(model, fault);
-        self.attempts.inc_by(u64::from(attempts));
-        if 1 < attempts {
-            self.failovers.inc_by(u64::from(attempts) - 1);
-        }
+    /// Counts an inference that begins, until what comes back is dropped.
+    pub(crate) fn pending(&self, model: &ModelName) -> Pending {
+        self.inferences.begin(model)
+    }
+
+    /// Counts an inference that has ended. `model` is `None` when the cluster has not shown that it has what was asked
+    /// for.
+    pub(crate) fn inferred(&self, model: Option<&ModelName>, outcome: Outcome<'_>) {
+        self.inferences.count(model, outcome);
+        let attempts = u64::from(outcome.attempts());
+        self.attempts.inc_by(attempts);
+        self.failovers.inc_by(attempts.saturating_sub(1));
     }
 
     /// All of it as text, with the cluster as it is now. `web` is the time that is left of the certificate for HTTPS:
@@ -171,75 +164,16 @@ impl Metrics {
     }
 }
 
-/// One counter for "ok" and one for each fault.
-#[derive(Debug)]
-struct Results([AtomicU64; FaultCode::ALL.len() + 1]);
-
-impl Default for Results {
-    fn default() -> Self {
-        Self([const { AtomicU64::new(0) }; FaultCode::ALL.len() + 1])
-    }
-}
-
-impl Results {
-    fn count(&self, fault: Option<FaultCode>) {
-        let at = fault.and_then(|fault| FaultCode::ALL.iter().position(|code| *code == fault));
-        self.0[at.map_or(0, |at| at + 1)].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Each result's name with its count.
-    fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let names = std::iter::once("ok").chain(FaultCode::ALL.iter().map(|code| code.name()));
-        names.zip(self.0.iter().map(|count| count.load(Ordering::Relaxed)))
-    }
-}
-
-/// Inferences by model and result.
-#[derive(Debug, Default)]
-struct Inferences {
-    known: RwLock<HashMap<ModelName, Arc<Results>>>,
-    unknown: Results,
-}
-
-impl Inferences {
-    fn count(&self, model: Option<&ModelName>, fault: Option<FaultCode>) {
-        let Some(model) = model else { return self.unknown.count(fault) };
-        if let Some(results) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(model) {
-            return results.count(fault);
-        }
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        match known.len() < MODELS_MAX {
-            true => known.entry(model.clone()).or_default().count(fault),
-            false => self.unknown.count(fault),
-        }
-    }
-}
-
-impl Collector for Inferences {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let known: Vec<_> = {
-            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-            known.iter().map(|(name, results)| (name.clone(), Arc::clone(results))).collect()
-        };
-        let help = "Inferences asked of the cluster, by model and result (ok, or the fault's name)";
-        let mut family =
-            encoder.encode_descriptor("lineside_infer_requests", help, None, MetricType::Counter)?;
-        let mut write = |model: &str, results: &Results| {
-            results.each().filter(|(_, count)| 0 < *count).try_for_each(|(result, count)| {
-                let labels = [("model", model), ("result", result)];
-                ConstCounter::new(count).encode(family.encode_family(&labels)?)
-            })
-        };
-        write(OTHER, &self.unknown)?;
-        known.iter().try_for_each(|(name, results)| write(name.as_str(), results))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use lineside_wire::{ClusterId, NodeId};
+    use lineside_wire::{ClusterId, FaultCode, LoadReport, NodeId, RunReport};
 
     use super::*;
+
+    fn report() -> RunReport {
+        let (node, load) = (NodeId::from_bytes([1; 16]), LoadReport { running: 0, queued: 0, slots: 1 });
+        RunReport { node, load, queue_us: 250, run_us: 1_500, attempts: 3, batch: 8 }
+    }
 
     fn text(metrics: &Metrics) -> String {
         let members = MembersResult {
@@ -263,10 +197,13 @@ mod tests {
         metrics.answered("infer", 200, Duration::from_micros(700));
         metrics.answered("infer", 200, Duration::from_secs(100));
         metrics.answered("infer", 299, Duration::ZERO);
-        metrics.inferred(Some(&add), None, 3);
+        metrics.inferred(Some(&add), Outcome::Answered(&report(), Duration::from_millis(2)));
+        let _waits = metrics.pending(&add);
+        drop(metrics.pending(&add));
+        let _unheard_of = metrics.pending(&"subtract".parse().expect("a name"));
         metrics.limited(Limit::Model);
         metrics.refused(Reason::NoKey);
-        metrics.inferred(None, Some(FaultCode::ModelNotFound), 0);
+        metrics.inferred(None, Outcome::Failed(FaultCode::ModelNotFound, 0));
         let text = text(&metrics);
         for line in [
             "lineside_http_requests_total{route=\"infer\",code=\"200\"} 2",
@@ -275,6 +212,11 @@ mod tests {
             "lineside_http_request_duration_seconds_bucket{le=\"+Inf\",route=\"infer\"} 3",
             "lineside_infer_requests_total{model=\"add\",result=\"ok\"} 1",
             "lineside_infer_requests_total{model=\"unknown\",result=\"MODEL_NOT_FOUND\"} 1",
+            "lineside_infer_pending{model=\"add\"} 1",
+            "lineside_infer_seconds_total{model=\"add\"} 0.002",
+            "lineside_infer_queue_seconds_total{model=\"add\"} 0.00025",
+            "lineside_infer_run_seconds_total{model=\"add\"} 0.0015",
+            "lineside_infer_batch_rows_total{model=\"add\"} 8",
             "lineside_infer_attempts_total 3",
             "lineside_failovers_total 2",
             "lineside_members{state=\"suspect\"} 0",
@@ -296,11 +238,13 @@ mod tests {
     #[test]
     fn a_flood_of_models_does_not_become_a_flood_of_labels() {
         let metrics = Metrics::default();
-        for i in 0..2 * MODELS_MAX {
-            metrics.inferred(Some(&format!("m{i}").parse().expect("a name")), None, 1);
+        for i in 0..2 * inferences::MODELS_MAX {
+            let model = format!("m{i}").parse().expect("a name");
+            drop(metrics.pending(&model));
+            metrics.inferred(Some(&model), Outcome::Failed(FaultCode::Busy, 1));
         }
         let lines =
             text(&metrics).lines().filter(|line| line.starts_with("lineside_infer_requests_total")).count();
-        assert_eq!(lines, MODELS_MAX + 1);
+        assert_eq!(lines, inferences::MODELS_MAX + 1);
     }
 }

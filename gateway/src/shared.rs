@@ -23,7 +23,7 @@ use crate::{
     errors::call_fault,
     gate::{Caller, Cost, KeyRing, Who},
     limit::{Allowances, ClientKey, Limiter, TooSoon, machine_at},
-    metrics::Metrics,
+    metrics::{Metrics, Outcome},
     settings::Settings,
 };
 
@@ -233,7 +233,8 @@ impl Shared {
         call: InferCall,
     ) -> Result<(InferReply, Reserved), (CallError, Fault)> {
         let model = call.params.model.clone();
-        let deadline = call.deadline;
+        let (deadline, begun) = (call.deadline, Instant::now());
+        let _pending = self.metrics.pending(&model);
         // The pool keeps the deadline; this only makes sure that no defect there can hold a client for ever.
         let answer = tokio::time::timeout_at(deadline + GRACE, cluster.infer(call)).await;
         let answer = answer.unwrap_or(Err(CallError::Late { attempts: 0, executed: Executed::Maybe }));
@@ -241,8 +242,11 @@ impl Shared {
             Ok(reply) => {
                 let (node, attempts) = (reply.report.node, reply.report.attempts);
                 let room = self.bodies.reserve(reply.payload.len()).map_err(has_run);
-                let fault = room.as_ref().err().map(|fault| fault.code);
-                self.metrics.inferred(Some(&model), fault, attempts);
+                let outcome = match &room {
+                    Ok(_) => Outcome::Answered(&reply.report, begun.elapsed()),
+                    Err(fault) => Outcome::Failed(fault.code, attempts),
+                };
+                self.metrics.inferred(Some(&model), outcome);
                 match room {
                     Ok(room) => Ok((reply, room)),
                     Err(fault) => Err((CallError::Refused { node, fault: fault.clone(), attempts }, fault)),
@@ -250,7 +254,8 @@ impl Shared {
             }
             Err(error) => {
                 let fault = call_fault(&error);
-                self.metrics.inferred(is_known(&error).then_some(&model), Some(fault.code), error.attempts());
+                let outcome = Outcome::Failed(fault.code, error.attempts());
+                self.metrics.inferred(is_known(&error).then_some(&model), outcome);
                 tracing::debug!(%model, code = fault.code.name(), %error, "an inference failed");
                 Err((error, fault))
             }

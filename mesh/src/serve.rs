@@ -73,18 +73,33 @@ impl Serving {
         let limits = self.config.limits.without_answers();
         let reader = FrameReader::new(recv, limits, self.config.timing.progress).within(self.room.clone());
         let (answers, outgoing) = mpsc::channel(ANSWERS_MAX);
-        let calls = Calls { serving: self, answers, refused: Vec::new(), open: OpenCalls::default() };
+        let open = OpenCalls { calls: HashMap::new(), service: Arc::clone(&self.service) };
+        let calls = Calls { serving: self, answers, refused: Vec::new(), open };
         Stream { calls, reader, send, outgoing, later: FuturesUnordered::new() }.run().await;
     }
 }
 
 /// The calls of one stream that are not answered yet; told when nobody waits any more.
-#[derive(Default)]
-struct OpenCalls(HashMap<RequestId, Cancelled>);
+struct OpenCalls {
+    calls: HashMap<RequestId, Cancelled>,
+    service: Arc<dyn Service>,
+}
+
+impl OpenCalls {
+    fn cancel(&self, id: RequestId) {
+        if let Some(cancelled) = self.calls.get(&id) {
+            cancelled.set();
+            self.service.abandoned();
+        }
+    }
+}
 
 impl Drop for OpenCalls {
     fn drop(&mut self) {
-        self.0.values().for_each(Cancelled::set);
+        self.calls.values().for_each(Cancelled::set);
+        if !self.calls.is_empty() {
+            self.service.abandoned();
+        }
     }
 }
 
@@ -102,7 +117,7 @@ impl Stream {
         let mut written = Vec::with_capacity(WRITE_TOGETHER_MAX);
         let stopped = self.send.stopped();
         tokio::pin!(stopped);
-        while !(finished && self.calls.open.0.is_empty()) {
+        while !(finished && self.calls.open.calls.is_empty()) {
             tokio::select! {
                 frame = self.reader.next(), if !finished && self.later.len() < LATER_MAX => match self.take(frame) {
                     Ok(goes_on) => finished = !goes_on,
@@ -146,7 +161,7 @@ impl Stream {
             return true;
         }
         for answer in written.iter().filter(|outgoing| outgoing.ahead.is_none()) {
-            self.calls.open.0.remove(&answer.id);
+            self.calls.open.calls.remove(&answer.id);
         }
         // Items give their places back once they are written: until then their service waits. Bytes count until then.
         let mut places = Vec::new();
@@ -217,14 +232,12 @@ impl Calls {
                 let limits = self.serving.config.limits;
                 let unwritten = self.serving.unwritten.clone();
                 let reply = Responder::to_request(id, place, self.answers.clone(), limits, unwritten);
-                self.open.0.insert(id, reply.cancelled());
+                self.open.calls.insert(id, reply.cancelled());
                 self.serve(method, context, frame.document.slice_ref(params), frame.payload.clone(), reply)
             }
             Message::Notification { method: method::CANCEL, params } => {
-                if let Ok(CancelParams { id }) = decode_part(params)
-                    && let Some(cancelled) = self.open.0.get(&id)
-                {
-                    cancelled.set();
+                if let Ok(CancelParams { id }) = decode_part(params) {
+                    self.open.cancel(id);
                 }
                 None
             }
@@ -252,7 +265,7 @@ impl Calls {
     /// Whether the peer may make this call now.
     fn admit(&self, id: RequestId, method: &str) -> Result<(), Fault> {
         let serving = &self.serving;
-        if self.open.0.contains_key(&id) {
+        if self.open.calls.contains_key(&id) {
             let text = format!("the id {} belongs to a call that is not answered yet", id.0);
             return Err(Fault::new(FaultCode::InvalidRequest, text));
         }

@@ -31,6 +31,10 @@ pub trait Service: Send + Sync + 'static {
     ///
     /// A panic ends the connection of this peer and nothing else.
     fn serve(&self, call: Incoming) -> Served;
+
+    /// Some callers went away or took calls back: whoever holds work for them can look which
+    /// ([`Responder::cancelled`]). Must return at once.
+    fn abandoned(&self) {}
 }
 
 /// What became of a call by the time [`Service::serve`] returns.

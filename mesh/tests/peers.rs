@@ -276,6 +276,7 @@ fn full_cluster() -> MembersResult {
         outputs: (0..2).map(|i| tensor("output", i)).collect(),
         slots: 4,
         tasks: Vec::new(),
+        engine: None,
     };
     let row = |n: u8| {
         let (node, address) = (NodeId::from_bytes([n; 16]), ([10, 0, 0, n], 7443).into());

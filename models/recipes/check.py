@@ -40,6 +40,11 @@ INTERFACES = {
         {"a": ("tensor(float)", ["n"]), "b": ("tensor(float)", ["n"]), "rounds": ("tensor(int64)", [1])},
         {"sum": ("tensor(float)", ["n"])},
     ),
+    "accumulate": (
+        {"x": ("tensor(float)", ["n"]), "sum": ("tensor(float)", [1])},
+        {"total": ("tensor(float)", [1]), "sum_next": ("tensor(float)", [1])},
+    ),
+    "mlp": ({"x": ("tensor(float)", ["batch", 784])}, {"y": ("tensor(float)", ["batch", 10])}),
 }
 
 
@@ -62,7 +67,7 @@ def check():
 
 def check_files(hold):
     served = [surface.NAME, vibration.NAME, "add", tasks.COLOR, tasks.EMBED]
-    for root, names in (SERVED, served), (TESTED, ["slow-add", "echo"]):
+    for root, names in (SERVED, served), (TESTED, ["slow-add", "echo", "accumulate", "mlp"]):
         for name in names:
             path = model_file(root, name)
             model = onnx.load(path)

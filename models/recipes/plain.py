@@ -10,6 +10,9 @@ from .graph import Graph, tensor
 EDGE = 32
 PRODUCTS_PER_ROUND = 32
 
+# Of mlp: a small picture in, ten classes out.
+MLP_WIDTHS = [784, 512, 512, 10]
+
 # Open Inference Protocol name -> ONNX name. BF16 is missing: numpy has no such type, so we could not check it.
 DATATYPES = {
     "BOOL": "BOOL",
@@ -75,6 +78,32 @@ def slow_add():
     )
 
 
+def mlp():
+    """A dense network of three layers, whose rows cost a sixth when sixteen of them run together.
+
+    Its weights are a formula that ONNX Runtime computes when it loads the model, so that the file stays small.
+    """
+    graph = Graph()
+    x = "x"
+    for layer, (rows, columns) in enumerate(zip(MLP_WIDTHS, MLP_WIDTHS[1:], strict=False)):
+        count = [graph.constant(f"{name}{layer}", np.float32(at)) for name, at in (("from", 0), ("to", rows * columns))]
+        numbers = graph.node("Range", [*count, graph.constant(f"step{layer}", np.float32(1))], f"numbers{layer}")
+        waves = graph.node("Cos", [numbers], f"waves{layer}")
+        scale = graph.constant(f"scale{layer}", np.float32(np.sqrt(2 / rows)))
+        flat = graph.node("Mul", [waves, scale], f"flat{layer}")
+        shape = graph.constant(f"shape{layer}", np.array([rows, columns], np.int64))
+        weights = graph.node("Reshape", [flat, shape], f"weights{layer}")
+        last = layer == len(MLP_WIDTHS) - 2
+        x = graph.node("MatMul", [x, weights], "y" if last else f"product{layer}")
+        x = x if last else graph.node("Relu", [x], f"hidden{layer}")
+    return graph.model(
+        "mlp",
+        [tensor("x", "FLOAT", ["batch", MLP_WIDTHS[0]])],
+        [tensor("y", "FLOAT", ["batch", MLP_WIDTHS[-1]])],
+        "Three dense layers; rows that run together cost less.",
+    )
+
+
 def echo():
     graph = Graph()
     inputs, outputs = [], []
@@ -91,6 +120,27 @@ def echo_bf16():
     graph.node("Identity", ["in_bf16"], "out_bf16")
     text = "Gives back its input as it came."
     return graph.model("echo-bf16", [vector("in_bf16", "BFLOAT16")], [vector("out_bf16", "BFLOAT16")], text)
+
+
+ACCUMULATE_SETTINGS = """\
+# Callers send `x` and get `total`; the node keeps what lies between two requests of a sequence.
+[sequence]
+states = [{ input = "sum", output = "sum_next" }]
+"""
+
+
+def accumulate():
+    """A model with a state: the sum of all that its sequence was given so far."""
+    graph = Graph()
+    graph.node("Add", ["sum", graph.node("ReduceSum", ["x"], "part", keepdims=1)], "sum_next")
+    graph.node("Identity", ["sum_next"], "total")
+    one = [1]
+    return graph.model(
+        "accumulate",
+        [vector("x"), tensor("sum", "FLOAT", one)],
+        [tensor("total", "FLOAT", one), tensor("sum_next", "FLOAT", one)],
+        "total = sum + all of x, which is also the next sum.",
+    )
 
 
 def broken():

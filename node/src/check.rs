@@ -1,10 +1,17 @@
 //! Whether a request fits its model, before it takes a place in the queue.
+//!
+//! A model's file says which dimensions vary, and never how far; a run takes memory and time for whatever comes. So the
+//! person who serves it can say how large an input may be ([`ShapeLimits`]). What is beyond is refused as
+//! `LIMIT_EXCEEDED`: nothing is wrong with the request, and another node would say the same.
 
 use std::fmt::Write as _;
 
 use lineside_wire::{Datatype, Fault, FaultCode, Limits, ModelName, Tensor, TensorSpec, bytes_elements};
 
-use crate::engine::{Signature, clipped};
+use crate::{
+    engine::{Signature, clipped},
+    settings::ModelLimits,
+};
 
 /// Longest list of a model's tensors in a message, in characters.
 const LIST_CHARS_MAX: usize = 600;
@@ -23,13 +30,55 @@ pub(crate) struct Fitting {
     pub(crate) wanted: Vec<usize>,
 }
 
-/// Checks a request against its model's signature.
+/// How large the inputs of a model may be, by its settings; without any, as large as a frame.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ShapeLimits {
+    /// The largest dimensions of an input, by its place in the signature.
+    shapes: Vec<(usize, Vec<u64>)>,
+    elements_max: Option<u64>,
+}
+
+impl ShapeLimits {
+    /// What these settings mean for a model with this signature, which they were checked against.
+    pub(crate) fn new(settings: &ModelLimits, signature: &Signature) -> Self {
+        let place = |name: &String| signature.inputs.iter().position(|spec| spec.name == *name);
+        let shapes = settings.max_shape.iter().filter_map(|(name, max)| Some((place(name)?, max.clone())));
+        Self { shapes: shapes.collect(), elements_max: settings.elements_max }
+    }
+
+    /// Looks at inputs in the model's order.
+    fn keep(&self, model: &ModelName, inputs: &[Tensor]) -> Result<(), Fault> {
+        for (at, max) in &self.shapes {
+            let Some(input) = inputs.get(*at) else { continue };
+            let dims = input.shape.dims();
+            if max.len() != dims.len() || dims.iter().zip(max).any(|(sent, max)| max < sent) {
+                let text = format!(
+                    "the input {:?} of {model} may have the shape {max:?} at most, but {dims:?} was sent",
+                    input.name
+                );
+                return Err(Fault::new(FaultCode::LimitExceeded, text));
+            }
+        }
+        let Some(max) = self.elements_max else { return Ok(()) };
+        let elements = inputs.iter().map(|input| input.shape.elements()).fold(0, u64::saturating_add);
+        match elements <= max {
+            true => Ok(()),
+            false => {
+                let text = format!("the inputs of {model} have {elements} elements: at most {max} are taken");
+                Err(Fault::new(FaultCode::LimitExceeded, text))
+            }
+        }
+    }
+}
+
+/// Checks a request against its model's signature, and what its settings allow.
 ///
 /// # Errors
-/// `InvalidParams`, in the words of both sides.
+/// `InvalidParams` for what does not fit, `LimitExceeded` for what is too large, in the words of both sides.
 pub(crate) fn check(
     model: &ModelName,
     signature: &Signature,
+    limits: &ShapeLimits,
     mut given: Vec<Tensor>,
     outputs: &[String],
 ) -> Result<Fitting, Fault> {
@@ -55,6 +104,7 @@ pub(crate) fn check(
         fits(model, spec, &tensor)?;
         inputs.push(tensor);
     }
+    limits.keep(model, &inputs)?;
     Ok(Fitting { inputs, wanted: wanted(model, signature, outputs)? })
 }
 
@@ -200,10 +250,12 @@ mod tests {
 
     fn checked(inputs: Vec<Tensor>, outputs: &[&str]) -> Result<Fitting, String> {
         let outputs: Vec<_> = outputs.iter().map(ToString::to_string).collect();
-        check(&"camera".parse().unwrap(), &camera(), inputs, &outputs).map_err(|fault| {
-            assert_eq!(fault.code, FaultCode::InvalidParams);
-            fault.message
-        })
+        check(&"camera".parse().unwrap(), &camera(), &ShapeLimits::default(), inputs, &outputs).map_err(
+            |fault| {
+                assert_eq!(fault.code, FaultCode::InvalidParams);
+                fault.message
+            },
+        )
     }
 
     #[test]
@@ -247,7 +299,8 @@ mod tests {
         let with = |at: usize, tensor: Tensor| {
             let mut inputs = request();
             inputs[at] = tensor;
-            check(&"camera".parse().unwrap(), &camera(), inputs, &[]).map(drop)
+            let unlimited = ShapeLimits::default();
+            check(&"camera".parse().unwrap(), &camera(), &unlimited, inputs, &[]).map(drop)
         };
         // The gain is of any rank, so that only this check stands between the shape and the engine.
         let gain =
@@ -268,5 +321,30 @@ mod tests {
     fn outputs_are_asked_for_by_name_and_once() {
         assert!(checked(request(), &["label"]).unwrap_err().contains("it gives class INT64 [-1]"));
         assert!(checked(request(), &["score", "score"]).unwrap_err().contains("twice"));
+    }
+
+    fn limited(shape: &[(&str, &[u64])], elements_max: Option<u64>) -> ShapeLimits {
+        let max_shape = shape.iter().map(|(name, max)| ((*name).to_owned(), max.to_vec())).collect();
+        ShapeLimits::new(&ModelLimits { max_shape, elements_max, ..ModelLimits::default() }, &camera())
+    }
+
+    #[test]
+    fn an_input_beyond_the_configured_maximum_is_refused() {
+        let sent_to = |limits: &ShapeLimits, images: u64, gain: &[u64]| {
+            let mut inputs = request();
+            inputs[0] = sent("gain", Datatype::Int8, gain);
+            inputs[2] = sent("image", Datatype::Fp32, &[images, 2, 2]);
+            check(&"camera".parse().unwrap(), &camera(), limits, inputs, &[]).map(drop)
+        };
+        let limits = limited(&[("image", &[4, 2, 2]), ("gain", &[3])], None);
+        assert_eq!(sent_to(&limits, 4, &[3]), Ok(()));
+        for (images, gain) in [(5, &[3][..]), (4, &[4]), (4, &[1, 1]), (4, &[])] {
+            let fault = sent_to(&limits, images, gain).unwrap_err();
+            assert_eq!(fault.code, FaultCode::LimitExceeded);
+            assert!(fault.message.contains("at most"), "{fault}");
+        }
+        // 16 of the image, a text, a gain.
+        assert_eq!(sent_to(&limited(&[], Some(18)), 4, &[]), Ok(()));
+        assert_eq!(sent_to(&limited(&[], Some(17)), 4, &[]).unwrap_err().code, FaultCode::LimitExceeded);
     }
 }

@@ -1,39 +1,50 @@
 //! The thread that loads and unloads models: one thing after another, so that no two changes of a model can meet.
+//!
+//! One after the other also at the start: each version serves as soon as it is loaded, and two trials at once would
+//! measure each other.
+
+mod memory;
+mod orders;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, at, never, select};
 use lineside_mesh::Responder;
-use lineside_wire::{
-    Fault, FaultCode, ModelInfo, ModelName, ModelParams, ModelState, ModelVersion, ModelsResult, NodeId,
-    PayloadBuilder,
-};
-use tracing::{error, info, warn};
+use lineside_wire::{ModelName, ModelParams, ModelState, ModelVersion, NodeId};
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
 
 use crate::{
-    engine::{Engine, MESSAGE_CHARS_MAX, Session, clipped, guarded},
+    engine::{OpenError, Options, guarded},
+    lobby::Lobby,
     model::{Alive, Around, Lost, Model},
-    repository::{self, Files, Scan, VersionId},
-    settings::{Folder, Source},
-    shelf::{Shelf, fitting},
-    task::Tasks,
+    opening::Bench,
+    policy::words,
+    reload::{Changes, Eager, Known, ModelControl, Situation, Step},
+    repository::{self, Files, Place, Scan, Stamps, VERSIONS_MAX, VersionId},
+    shelf::{Resting, Shelf},
+    statistics::now_ms,
+    watch::Watch,
 };
 
 /// Orders that may wait; each can take as long as a model loads.
 pub(crate) const ORDERS_MAX: usize = 16;
 
-/// How long an unload waits for the calls that the version still has. Past it the memory is freed later.
-const UNLOAD_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Most steps for one model: every version is loaded or retired once, and what failed is not tried again.
+const STEPS_MAX: usize = 2 * VERSIONS_MAX + 2;
 
-const UNLOADED: &str = "unloaded on request; load it again to serve it";
+/// Digits of a hash that are told in the log.
+const HASH_CHARS: usize = 12;
+
+const ON_DEMAND: &str = "loads at the first request";
+const NOT_ASKED: &str = "not loaded: this node loads models on request only (node.control)";
 
 /// Something for the loader to do, and who waits for it.
 pub(crate) enum Order {
@@ -41,209 +52,438 @@ pub(crate) enum Order {
     Load(ModelParams, Responder),
     /// Stop serving a model.
     Unload(ModelParams, Responder),
+    /// Load a version that calls wait for in the lobby.
+    Demand(VersionId),
 }
 
-/// Owns every change of the shelf.
-pub(crate) struct Loader {
+/// What the loader has of the node.
+pub(crate) struct Parts {
     pub(crate) node: NodeId,
-    pub(crate) repository: PathBuf,
-    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) bench: Bench,
     pub(crate) shelf: Arc<Shelf>,
-    pub(crate) sessions: NonZeroUsize,
+    pub(crate) watch: Arc<Watch>,
     pub(crate) queue_max: NonZeroUsize,
     pub(crate) orders: Receiver<Order>,
-    /// Counts loads.
-    pub(crate) loads: AtomicU64,
+    pub(crate) control: ModelControl,
+    /// Where calls wait for models; `None` where none is loaded on demand.
+    pub(crate) lobby: Option<Arc<Lobby>>,
+    /// Memory that models may take that are loaded on demand.
+    pub(crate) memory_max: Option<u64>,
     /// Of the node, whose end waits for this thread and the workers.
     pub(crate) alive: Alive,
 }
 
+/// Owns every change of the shelf.
+pub(crate) struct Loader {
+    parts: Parts,
+    /// What is known of each version that is, or was, there.
+    known: BTreeMap<ModelName, BTreeMap<ModelVersion, Known<Stamps>>>,
+    /// How the files were at the last look.
+    seen: BTreeMap<VersionId, Stamps>,
+    place: Place,
+    /// Why the repository could not be read at the last look.
+    unreadable: Option<String>,
+    /// When what is loaded was loaded, in milliseconds since 1970.
+    loaded_ms: BTreeMap<VersionId, u64>,
+    /// Counts loads.
+    loads: AtomicU64,
+}
+
 impl Loader {
-    /// Loads what the repository holds, then carries out orders until the node is dropped.
-    pub(crate) fn run(self) {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            known: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            place: Place::default(),
+            unreadable: None,
+            loaded_ms: BTreeMap::new(),
+            loads: AtomicU64::new(0),
+        }
+    }
+
+    /// Loads what the repository holds, then carries out orders and follows its changes until the node is dropped.
+    pub(crate) fn run(mut self) {
+        // Before the first scan, so that nothing is missed in between.
+        let mut changes = Changes::of(&self.parts.bench.repository, &self.parts.control, Instant::now());
         if let Err(panic) = guarded(|| self.load_all()) {
             error!(panic, "the first scan of the models ended early");
         }
-        self.shelf.set_scanned();
-        while let Ok(order) = self.orders.recv() {
-            // The order's responder tells its caller, should this panic.
-            if let Err(panic) = guarded(|| self.carry_out(order)) {
+        self.parts.shelf.set_scanned();
+        let orders = self.parts.orders.clone();
+        loop {
+            let notices = changes.notices().clone();
+            let due = changes.due().map_or_else(never, |due| at(due.into_std()));
+            // An order's responder tells its caller, should this panic.
+            let done = select! {
+                recv(orders) -> order => match order {
+                    Ok(order) => guarded(|| self.carry_out(order)),
+                    Err(_) => return,
+                },
+                recv(notices) -> notice => {
+                    changes.noticed(notice.is_ok(), Instant::now());
+                    Ok(())
+                }
+                recv(due) -> _ => guarded(|| self.look(&mut changes)),
+            };
+            if let Err(panic) = done {
                 error!(panic, "the loader panicked");
             }
         }
     }
 
-    fn load_all(&self) {
+    fn load_all(&mut self) {
         let scan = match self.scan() {
             Ok(scan) => scan,
             Err(reason) => return error!(reason, "no models"),
         };
-        for id in scan.versions.keys() {
-            self.shelf.set_aside(id, ModelState::Loading, None);
-        }
-        for (id, files) in &scan.versions {
-            if self.shelf.is_closed() {
-                return;
+        self.place = scan.place;
+        let asked = self.ask_for_the_first(&scan);
+        let names = scan.names();
+        for name in &names {
+            for version in self.situation(&scan.of(name), &scan, name).to_load() {
+                let id = VersionId { name: name.clone(), version };
+                self.parts.shelf.set_away(&id, ModelState::Loading, None, self.parts.lobby.is_some());
             }
-            if let Err(reason) = self.load(id, files) {
-                self.shelf.set_aside(id, ModelState::Unavailable, Some(&reason));
+            self.list(&scan, name);
+        }
+        self.tell_resting(&scan);
+        for name in &names {
+            match asked.get(name) {
+                Some(versions) => drop(self.load_asked(&scan, name, versions.clone())),
+                None => drop(self.settle(&scan, name)),
             }
         }
+        self.tell_resting(&scan);
     }
 
-    fn scan(&self) -> Result<Scan, String> {
-        let scan = repository::read(&self.repository);
-        let scan = scan.map_err(|error| format!("{} cannot be read: {error}", self.repository.display()))?;
-        for refused in &scan.refused {
-            warn!(path = %refused.path.display(), reason = refused.reason, "not loaded");
+    /// With explicit control, what is loaded at the start is what is named, or everything.
+    fn ask_for_the_first(&mut self, scan: &Scan) -> BTreeMap<ModelName, BTreeSet<ModelVersion>> {
+        let mut asked = BTreeMap::new();
+        let ModelControl::Explicit { load } = self.parts.control.clone() else { return asked };
+        let names = match load {
+            Some(names) => names,
+            None if self.parts.lobby.is_some() => return asked,
+            None => scan.names().into_iter().collect(),
+        };
+        for name in names {
+            let chosen = self.chosen(scan, &name);
+            if chosen.is_empty() {
+                warn!(model = %name, "node.load names a model that the repository does not hold");
+            }
+            for version in &chosen {
+                self.known_of(&name, *version).asked = true;
+            }
+            asked.insert(name, chosen);
         }
-        self.shelf.set_refused(scan.refused.clone());
+        asked
+    }
+
+    fn scan(&mut self) -> Result<Scan, String> {
+        let repository = &self.parts.bench.repository;
+        let scan = repository::read(repository)
+            .map_err(|error| format!("{} cannot be read: {error}", repository.display()))?;
+        if self.parts.shelf.refused() != scan.refused {
+            for refused in &scan.refused {
+                warn!(path = %refused.path.display(), reason = refused.reason, "not loaded");
+            }
+            self.parts.shelf.set_refused(scan.refused.clone());
+        }
+        self.seen.clone_from(&scan.stamps);
         Ok(scan)
     }
 
-    /// Loads one version; one that serves already is replaced once the new one is ready.
-    fn load(&self, id: &VersionId, files: &Result<Files, String>) -> Result<(), String> {
-        let loaded = files.clone().and_then(|files| self.open(id, &files));
-        match loaded {
-            Ok(model) => {
-                let slots = u32::try_from(self.sessions.get()).unwrap_or(u32::MAX);
-                self.shelf.serve(Arc::new(model), slots);
-                info!(model = %id.name, version = %id.version, slots, "loaded");
-                Ok(())
-            }
+    /// Looks whether the repository has changed, and does what follows from it.
+    fn look(&mut self, changes: &mut Changes) {
+        let before = self.seen.clone();
+        let scan = match self.scan() {
+            Ok(scan) => scan,
             Err(reason) => {
-                warn!(model = %id.name, version = %id.version, reason, "not loaded");
-                Err(reason)
+                changes.looked(false, Instant::now());
+                // Told once: what is loaded serves on.
+                if self.unreadable.as_ref() != Some(&reason) {
+                    warn!(reason, "the model repository is gone: what is loaded serves on");
+                    self.unreadable = Some(reason);
+                }
+                return;
             }
+        };
+        self.unreadable = None;
+        let is_elsewhere = self.place != scan.place;
+        if scan.versions.is_empty() && self.place.device != scan.place.device {
+            changes.looked(false, Instant::now());
+            warn!("another, empty file system is where the models were: what is loaded serves on");
+            return;
+        }
+        self.place = scan.place;
+        if is_elsewhere && changes.watches() {
+            changes.watch(Instant::now());
+        }
+        if changes.looked(before != scan.stamps, Instant::now()) {
+            let known = self.known.keys().cloned();
+            let names: BTreeSet<_> = scan.names().into_iter().chain(known).collect();
+            for name in &names {
+                self.settle(&scan, name);
+            }
+            self.tell_resting(&scan);
         }
     }
 
-    fn open(&self, id: &VersionId, files: &Files) -> Result<Model, String> {
-        // Before the model, which takes longer.
-        let (source, settings) = Source::read(&self.repository, &files.settings)?;
-        let open = {
-            let (engine, path) = (Arc::clone(&self.engine), files.model.clone());
-            move || engine.open(&path)
+    /// Takes one step after another until a model is as it should be; gives what did not load, and why.
+    fn settle(&mut self, scan: &Scan, name: &ModelName) -> Vec<(ModelVersion, String)> {
+        let there = scan.of(name);
+        let mut failures = Vec::new();
+        for _ in 0..STEPS_MAX {
+            if self.parts.shelf.is_closed() {
+                return failures;
+            }
+            match self.situation(&there, scan, name).next() {
+                None => break,
+                Some(Step::Retire(versions)) => {
+                    self.parts.shelf.forget(name, &versions);
+                    self.retired(name, &versions);
+                }
+                Some(Step::Load { version, retire }) => {
+                    let id = VersionId { name: name.clone(), version };
+                    if let Err(reason) = self.load(scan, &id, &retire) {
+                        failures.push((version, reason));
+                    }
+                }
+            }
+        }
+        self.list(scan, name);
+        failures
+    }
+
+    /// Loads versions that somebody asked for, and where one does not load, the one that stands in for it. Gives what did
+    /// not load, and why.
+    fn load_asked(
+        &mut self,
+        scan: &Scan,
+        name: &ModelName,
+        mut next: BTreeSet<ModelVersion>,
+    ) -> Vec<(ModelVersion, String)> {
+        let (mut tried, mut failures) = (BTreeSet::new(), Vec::new());
+        while !next.is_empty() {
+            for version in &next {
+                self.known_of(name, *version).asked = true;
+            }
+            tried.append(&mut next);
+            let before = failures.len();
+            failures.extend(self.settle(scan, name));
+            if before < failures.len() {
+                next = self.chosen(scan, name);
+                next.retain(|version| {
+                    !tried.contains(version) && self.parts.shelf.find(name, Some(*version)).is_err()
+                });
+            }
+        }
+        failures
+    }
+
+    fn situation<'a>(
+        &'a self,
+        there: &'a BTreeMap<ModelVersion, Stamps>,
+        scan: &'a Scan,
+        name: &ModelName,
+    ) -> Situation<'a, Stamps> {
+        static NOTHING: BTreeMap<ModelVersion, Known<Stamps>> = BTreeMap::new();
+        let eager = match (&self.parts.control, &self.parts.lobby) {
+            (ModelControl::Explicit { .. }, _) => Eager::Asked,
+            (ModelControl::Watch { .. } | ModelControl::Poll { .. }, Some(_)) => Eager::Used,
+            (ModelControl::Watch { .. } | ModelControl::Poll { .. }, None) => Eager::There,
         };
-        let sessions: Vec<Box<dyn Session>> = (0..self.sessions.get())
-            .map(|_| guarded(&open).and_then(|opened| opened.map_err(|error| error.to_string())))
-            .collect::<Result<_, String>>()?;
-        let signature = sessions.first().map(|session| session.signature().clone()).unwrap_or_default();
-        let folder = Folder::new(&self.repository, &files.model, &files.settings);
-        let folder = folder.map_err(|error| format!("the repository cannot be read: {error}"))?;
-        let tasks = guarded(|| Tasks::new(&settings, &signature, &folder))?;
-        let tasks = tasks.map_err(|wrong| source.tell(&wrong))?;
+        let known = self.known.get(name).unwrap_or(&NOTHING);
+        Situation { there, policy: scan.policies.get(name), known, eager }
+    }
+
+    fn chosen(&self, scan: &Scan, name: &ModelName) -> BTreeSet<ModelVersion> {
+        self.situation(&scan.of(name), scan, name).chosen()
+    }
+
+    fn known_of(&mut self, name: &ModelName, version: ModelVersion) -> &mut Known<Stamps> {
+        self.known.entry(name.clone()).or_default().entry(version).or_default()
+    }
+
+    /// Loads one version. Once it is ready it takes the place of its older load and of the versions that retire.
+    fn load(&mut self, scan: &Scan, id: &VersionId, retire: &[ModelVersion]) -> Result<(), String> {
+        let shelf = Arc::clone(&self.parts.shelf);
+        let stamps = scan.stamps.get(id).cloned().unwrap_or_default();
+        let known = self.known_of(&id.name, id.version);
+        known.asked = false;
+        let replaces = known.loaded.is_some() || !retire.is_empty();
+        let serves = shelf.find(&id.name, Some(id.version)).is_ok();
+        if !serves {
+            shelf.set_away(id, ModelState::Loading, None, self.parts.lobby.is_some());
+        }
+        let begun = Instant::now();
+        let room = self.make_room(id, stamps.bytes());
+        let is_full = room.is_err();
+        let files = scan.versions.get(id).cloned().unwrap_or_else(|| Err("it is gone".to_owned()));
+        let opened = room.and(files).and_then(|files| guarded(|| self.open(id, &files))?);
+        let model = match opened {
+            Ok(model) => model,
+            Err(reason) => {
+                warn!(model = %id.name, version = %id.version, reason, "not loaded");
+                // Room may be there the next time; files that do not load have to change first.
+                let comes_again = is_full && !replaces && self.parts.lobby.is_some();
+                self.failed(id, (!comes_again).then_some(stamps), serves, &reason);
+                return Err(reason);
+            }
+        };
+        tell_loaded(&model, begun, retire);
+        let slots = u32::try_from(model.sessions).unwrap_or(u32::MAX);
+        shelf.serve(Arc::new(model), slots, retire);
+        let known = self.known_of(&id.name, id.version);
+        (known.loaded, known.failed, known.unloaded) = (Some(stamps), None, None);
+        self.loaded_ms.insert(id.clone(), now_ms());
+        self.retired(&id.name, retire);
+        self.keep_within(id);
+        Ok(())
+    }
+
+    fn failed(&mut self, id: &VersionId, stamps: Option<Stamps>, serves: bool, reason: &str) {
+        let comes_again = stamps.is_none();
+        self.known_of(&id.name, id.version).failed = stamps;
+        let shelf = &self.parts.shelf;
+        match (serves, comes_again) {
+            (true, _) => {
+                let note =
+                    format!("its changed files were not loaded: {reason}; what was loaded before serves on");
+                shelf.note(id, Some(&note));
+            }
+            // The list says the rest.
+            (false, true) => {}
+            (false, false) => drop(shelf.set_aside(id, ModelState::Unavailable, Some(reason))),
+        }
+    }
+
+    /// Notes that versions serve no longer.
+    fn retired(&mut self, name: &ModelName, versions: &[ModelVersion]) {
+        for version in versions {
+            let known = self.known_of(name, *version);
+            (known.loaded, known.pinned) = (None, false);
+            self.loaded_ms.remove(&VersionId { name: name.clone(), version: *version });
+            info!(model = %name, %version, "retired");
+        }
+    }
+
+    /// Brings the list of a model's versions to what is known of them, where no load has done it.
+    fn list(&mut self, scan: &Scan, name: &ModelName) {
+        let there = scan.of(name);
+        let situation = self.situation(&there, scan, name);
+        let (chosen, to_load) = (situation.chosen(), situation.to_load());
+        let shelf = Arc::clone(&self.parts.shelf);
+        let mut unlisted = Vec::new();
+        for (version, stamps) in &there {
+            let id = VersionId { name: name.clone(), version: *version };
+            let known =
+                self.known.get(name).and_then(|known| known.get(version)).cloned().unwrap_or_default();
+            match known {
+                _ if to_load.contains(version) => {}
+                Known { loaded: Some(loaded), .. } => {
+                    if loaded == *stamps && shelf.find(name, Some(*version)).is_ok() {
+                        shelf.note(&id, None);
+                    }
+                }
+                Known { failed: Some(then), .. } | Known { unloaded: Some(then), .. } if then == *stamps => {}
+                _ if !chosen.contains(version) => unlisted.push(*version),
+                _ if self.parts.lobby.is_some() => {
+                    shelf.set_away(&id, ModelState::Unavailable, Some(ON_DEMAND), true);
+                }
+                _ => drop(shelf.set_aside(&id, ModelState::Unavailable, Some(NOT_ASKED))),
+            }
+        }
+        let Some(known) = self.known.get_mut(name) else { return shelf.forget(name, &unlisted) };
+        known.retain(|version, known| {
+            let stays = there.contains_key(version) || known.loaded.is_some();
+            if !stays {
+                unlisted.push(*version);
+            }
+            stays
+        });
+        if known.is_empty() {
+            self.known.remove(name);
+        }
+        shelf.forget(name, &unlisted);
+    }
+
+    /// A loaded version goes back to those that wait for a call.
+    fn rest_until_asked(&mut self, id: &VersionId) -> Option<Arc<Model>> {
+        self.known_of(&id.name, id.version).loaded = None;
+        self.loaded_ms.remove(id);
+        self.parts.shelf.set_away(id, ModelState::Unavailable, Some(ON_DEMAND), true)
+    }
+
+    /// Tells which versions lie there and do not serve, for whoever asks for one.
+    fn tell_resting(&self, scan: &Scan) {
+        let mut resting = Resting::new();
+        for (name, policy) in &scan.policies {
+            let chosen = self.chosen(scan, name);
+            let others: Vec<_> =
+                scan.of(name).into_keys().filter(|version| !chosen.contains(version)).collect();
+            if !others.is_empty() {
+                resting.insert(name.clone(), (others, words(policy)));
+            }
+        }
+        self.parts.shelf.set_resting(resting);
+    }
+
+    fn open(&self, id: &VersionId, files: &Files) -> Result<Model, String> {
+        let Parts { node, bench, watch, queue_max, alive, .. } = &self.parts;
+        let ready = bench.open(files)?;
+        let open = {
+            let (engine, path) = (Arc::clone(&bench.engine), files.model.clone());
+            let options = Options { sessions: 1, ..ready.options.clone() };
+            move || {
+                let opened = engine.open(&path, &options)?;
+                opened
+                    .sessions
+                    .into_iter()
+                    .next()
+                    .ok_or_else(|| OpenError::Refused("no session came".to_owned()))
+            }
+        };
         // One that takes a serving version's place goes on counting.
-        let served = self.shelf.find(&id.name, Some(id.version));
+        let served = self.parts.shelf.find(&id.name, Some(id.version));
         let counters = served.map(|model| Arc::clone(&model.counters)).unwrap_or_default();
         let serial = self.loads.fetch_add(1, Ordering::Relaxed);
         let around = Around {
-            node: self.node,
+            node: *node,
             serial,
-            tasks: Arc::new(tasks),
             counters,
-            alive: self.alive.clone(),
-            queue_max: self.queue_max.get(),
+            queue_max: queue_max.get(),
+            watch: Arc::clone(watch),
+            alive: alive.clone(),
             reopen: Arc::new(open),
             lost: self.when_lost(id, serial),
         };
-        Model::start(id.clone(), sessions, &around)
+        Model::start(id.clone(), ready, &around)
             .map_err(|error| format!("the system gives no more threads: {error}"))
     }
 
     fn when_lost(&self, id: &VersionId, serial: u64) -> Arc<Lost> {
         // Weak: a worker must not keep its own version alive.
-        let (shelf, id) = (Arc::downgrade(&self.shelf), id.clone());
+        let (shelf, id) = (Arc::downgrade(&self.parts.shelf), id.clone());
         Arc::new(move |reason| {
             if let Some(shelf) = shelf.upgrade() {
                 shelf.lose(&id, serial, reason);
             }
         })
     }
-
-    fn carry_out(&self, order: Order) {
-        let (reply, outcome) = match order {
-            Order::Load(params, reply) => (reply, self.load_again(&params)),
-            Order::Unload(params, reply) => (reply, self.unload(&params)),
-        };
-        match outcome {
-            Ok(models) => {
-                reply.answer(&ModelsResult { models: fitting(models) }, None, PayloadBuilder::new());
-            }
-            Err(fault) => reply.fail(&fault, None),
-        }
-    }
-
-    fn load_again(&self, params: &ModelParams) -> Result<Vec<ModelInfo>, Fault> {
-        let unreadable = |reason| Fault::new(FaultCode::ModelUnavailable, reason);
-        let mut scan = self.scan().map_err(unreadable)?;
-        scan.versions.retain(|id, _| is_of(params, &id.name, id.version));
-        if scan.versions.is_empty() {
-            return Err(self.not_in_repository(params));
-        }
-        let mut reasons = Vec::new();
-        for (id, files) in &scan.versions {
-            let serves = self.shelf.find(&id.name, Some(id.version)).is_ok();
-            if !serves {
-                self.shelf.set_aside(id, ModelState::Loading, None);
-            }
-            if let Err(reason) = self.load(id, files) {
-                let kept = if serves { "; what was loaded before serves on" } else { "" };
-                reasons.push(format!("{} version {}: {reason}{kept}", id.name, id.version));
-                if !serves {
-                    self.shelf.set_aside(id, ModelState::Unavailable, Some(&reason));
-                }
-            }
-        }
-        // Of several versions some may serve now: the list says which.
-        match reasons.len() == scan.versions.len() {
-            true => {
-                let text = clipped(&reasons.join("; "), MESSAGE_CHARS_MAX);
-                Err(Fault::new(FaultCode::ModelRejected, text))
-            }
-            false => Ok(self.listed(params)),
-        }
-    }
-
-    fn unload(&self, params: &ModelParams) -> Result<Vec<ModelInfo>, Fault> {
-        let known = self.listed(params);
-        if known.is_empty() {
-            return Err(self.not_in_repository(params));
-        }
-        for info in known {
-            let id = VersionId { name: info.name, version: info.version };
-            let Some(model) = self.shelf.set_aside(&id, ModelState::Unloading, None) else {
-                self.shelf.set_aside(&id, ModelState::Unavailable, Some(UNLOADED));
-                continue;
-            };
-            let ended = model.ended();
-            drop(model);
-            if !ended.within(UNLOAD_WAIT_MAX) {
-                warn!(model = %id.name, version = %id.version, "calls outlive their unloaded model");
-            }
-            self.shelf.set_aside(&id, ModelState::Unavailable, Some(UNLOADED));
-            info!(model = %id.name, version = %id.version, "unloaded");
-        }
-        Ok(self.listed(params))
-    }
-
-    fn listed(&self, params: &ModelParams) -> Vec<ModelInfo> {
-        let of = |info: &ModelInfo| is_of(params, &info.name, info.version);
-        self.shelf.all().into_iter().filter(of).collect()
-    }
-
-    fn not_in_repository(&self, params: &ModelParams) -> Fault {
-        let model = &params.model;
-        let version = params.version.map(|version| format!(" version {version}")).unwrap_or_default();
-        let mut text = format!("{} holds no {model}{version}", self.repository.display());
-        let refused = self.shelf.refused();
-        if let Some(near) = refused.iter().find(|refused| refused.path.starts_with(model.as_str())) {
-            text += &format!(", but {}: {}", near.path.display(), near.reason);
-        }
-        Fault::new(FaultCode::ModelNotFound, clipped(&text, MESSAGE_CHARS_MAX))
-    }
 }
 
-fn is_of(params: &ModelParams, name: &ModelName, version: ModelVersion) -> bool {
-    params.model == *name && params.version.is_none_or(|wanted| wanted == version)
+fn tell_loaded(model: &Model, begun: Instant, retire: &[ModelVersion]) {
+    let VersionId { name, version } = &model.id;
+    let engine = &model.info;
+    let hash: String = engine.sha256.chars().take(HASH_CHARS).collect();
+    let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    for warning in &engine.warnings {
+        warn!(model = %name, %version, warning, "loaded, but");
+    }
+    info!(
+        model = %name, %version, slots = model.sessions, provider = engine.provider, finding = engine.finding,
+        memory_bytes = engine.memory_bytes, sha256 = hash, took_ms, "loaded"
+    );
+    debug!(model = %name, %version, ?retire, "takes over from");
 }

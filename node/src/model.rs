@@ -1,23 +1,24 @@
 //! One loaded version of a model: its signature, its line of waiting calls, and a thread per session.
 
-use std::{
-    convert::Infallible,
-    io,
-    sync::{Arc, Weak},
-    thread,
-    time::Duration,
-};
+use std::{convert::Infallible, io, sync::Arc, thread, time::Duration};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
-use lineside_wire::NodeId;
+use lineside_wire::{EngineInfo, NodeId};
 
 use crate::{
+    batcher::Waiting,
+    cache::ResponseCache,
     engine::{OpenError, Session, Signature},
+    line::Line,
+    opening::Ready,
     queue::Lane,
     repository::VersionId,
+    sequence::Sequences,
+    settings::Settings,
     statistics::Counters,
     task::Tasks,
-    worker::{Job, Worker},
+    watch::{Slot, Watch, Watched},
+    worker::{Job, Post, Worker},
 };
 
 /// A version that serves. When it is dropped, its workers finish what waits and end.
@@ -25,13 +26,18 @@ pub(crate) struct Model {
     pub(crate) id: VersionId,
     /// Tells two loads of one version apart.
     pub(crate) serial: u64,
+    /// What callers send and get: without the state of sequences.
     pub(crate) signature: Arc<Signature>,
     pub(crate) tasks: Arc<Tasks>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) lane: Arc<Lane>,
-    jobs: Sender<Job>,
-    /// The other end of `jobs`, which is the workers': without them it is gone.
-    line: Weak<Receiver<Job>>,
+    pub(crate) sequences: Option<Arc<Sequences>>,
+    pub(crate) cache: Option<Arc<ResponseCache>>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) info: EngineInfo,
+    /// Sessions, which are slots.
+    pub(crate) sessions: usize,
+    jobs: Sender<Waiting<Job>>,
     ended: Ended,
 }
 
@@ -60,11 +66,10 @@ pub(crate) struct Around {
     pub(crate) node: NodeId,
     /// Tells two loads of one version apart.
     pub(crate) serial: u64,
-    /// What the version does beyond its own tensors.
-    pub(crate) tasks: Arc<Tasks>,
     pub(crate) counters: Arc<Counters>,
     /// Waiting calls of the whole node: no version can have more.
     pub(crate) queue_max: usize,
+    pub(crate) watch: Arc<Watch>,
     /// Held by every worker: the node's end waits for them.
     pub(crate) alive: Alive,
     /// Opens the model again after a panic.
@@ -81,22 +86,33 @@ impl Model {
     ///
     /// # Errors
     /// The system gives no more threads; those that were started end again.
-    pub(crate) fn start(id: VersionId, sessions: Vec<Box<dyn Session>>, around: &Around) -> io::Result<Self> {
-        let signature = sessions.first().map(|session| session.signature().clone()).unwrap_or_default();
+    pub(crate) fn start(id: VersionId, ready: Ready, around: &Around) -> io::Result<Self> {
+        let (count, lane) = (ready.sessions.len(), lane(&ready, around.queue_max));
+        let visible = ready.sequences.as_ref().map(|sequences| sequences.visible(&ready.signature));
+        let visible = visible.unwrap_or(ready.signature);
+        let (tasks, sequences) = (Arc::new(ready.tasks), ready.sequences.map(Arc::new));
+        let cache = ready.cache.map(Arc::new);
         // Room for all who can have a place: who waits, and who was given an idle session a moment ago.
-        let (jobs, waiting) = bounded(around.queue_max + sessions.len());
-        let waiting = Arc::new(waiting);
-        let line = Arc::downgrade(&waiting);
-        let (alive, ended) = Ended::pair();
-        let lane = Arc::new(Lane::new(sessions.len()));
-        for (number, session) in sessions.into_iter().enumerate() {
-            let worker = Worker {
+        let (jobs, line) = Line::new(ready.rules, around.queue_max + count);
+        let (line, (alive, ended)) = (Arc::new(line), Ended::pair());
+        let mut slots = Vec::with_capacity(count);
+        for (number, session) in ready.sessions.into_iter().enumerate() {
+            let slot = Arc::new(Slot::new(session.stopper()));
+            slots.push(Arc::downgrade(&slot));
+            let post = Post {
                 id: id.clone(),
                 node: around.node,
-                session,
-                tasks: Arc::clone(&around.tasks),
+                slot,
+                tasks: Arc::clone(&tasks),
+                sequences: sequences.clone(),
+                cache: cache.clone(),
                 counters: Arc::clone(&around.counters),
-                jobs: Arc::clone(&waiting),
+                line: Arc::clone(&line),
+                watch: Arc::clone(&around.watch),
+            };
+            let worker = Worker {
+                session,
+                post,
                 reopen: Arc::clone(&around.reopen),
                 lost: Arc::clone(&around.lost),
                 _alive: (alive.clone(), around.alive.clone()),
@@ -105,39 +121,50 @@ impl Model {
                 .name(format!("lineside-{}-{number}", id.name))
                 .spawn(move || worker.run())?;
         }
-        let (serial, signature) = (around.serial, Arc::new(signature));
-        let (tasks, counters) = (Arc::clone(&around.tasks), Arc::clone(&around.counters));
-        Ok(Self { id, serial, signature, tasks, counters, lane, jobs, line, ended })
-    }
-
-    /// Hands a call to the workers. Its place guarantees the room; it comes back when no worker is left.
-    pub(crate) fn push(&self, job: Job) -> Result<(), Box<Job>> {
-        self.jobs.try_send(job).map_err(|error| match error {
-            TrySendError::Full(job) | TrySendError::Disconnected(job) => Box::new(job),
+        around.counters.takes(ready.info.memory_bytes);
+        around.watch.add(Watched {
+            node: around.node,
+            name: id.name.clone(),
+            counters: Arc::clone(&around.counters),
+            line: Arc::downgrade(&line),
+            slots,
+            sequences: sequences.as_ref().map(Arc::downgrade),
+        });
+        Ok(Self {
+            id,
+            serial: around.serial,
+            signature: Arc::new(visible),
+            tasks,
+            counters: Arc::clone(&around.counters),
+            lane: Arc::new(lane),
+            sequences,
+            cache,
+            settings: Arc::new(ready.settings),
+            info: ready.info,
+            sessions: count,
+            jobs,
+            ended,
         })
     }
 
-    /// Drops the waiting calls that nobody wants any more, and counts them. The others stay in their order, but for one
-    /// that a worker takes up meanwhile.
-    pub(crate) fn clear_cancelled(&self) -> usize {
-        let Some(line) = self.line.upgrade() else { return 0 };
-        let mut cleared = 0;
-        for _ in 0..line.len() {
-            let Ok(job) = line.try_recv() else { break };
-            if job.reply.cancelled().is_set() {
-                // Its responder says so, and its place is free.
-                drop(job);
-                cleared += 1;
-            } else if let Err(job) = self.push(job) {
-                debug_assert!(false, "a call that has a place has room");
-                drop(job);
-            }
-        }
-        cleared
+    /// Hands a call to the workers. Its place guarantees the room; it comes back when no worker is left.
+    pub(crate) fn push(&self, job: Waiting<Job>) -> Result<(), Box<Job>> {
+        self.jobs.try_send(job).map_err(|error| match error {
+            TrySendError::Full(waiting) | TrySendError::Disconnected(waiting) => Box::new(waiting.job),
+        })
     }
 
     /// Tells when the workers have ended, once this version is dropped.
     pub(crate) fn ended(&self) -> Ended {
         self.ended.clone()
     }
+}
+
+/// The places of a version's sessions.
+fn lane(ready: &Ready, queue_max: usize) -> Lane {
+    let own = ready.settings.queue.max.map(|max| usize::try_from(max).unwrap_or(usize::MAX));
+    let lane = Lane::new(ready.sessions.len(), own.unwrap_or(queue_max), ready.rules.clone());
+    // Until the first call, what was measured at load is the best guess.
+    ready.run_time.into_iter().for_each(|took| lane.ran(took));
+    lane
 }

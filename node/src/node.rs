@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread,
     time::Duration,
@@ -18,12 +18,17 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{
     engine::{Engine, LibraryError, OnnxRuntime},
-    loader::{Loader, ORDERS_MAX},
+    loader::{Loader, ORDERS_MAX, Parts},
+    lobby::Lobby,
     model::Ended,
+    opening::Bench,
     queue::Queue,
+    reload::ModelControl,
     repository::Refused,
     service::NodeService,
-    shelf::Shelf,
+    shelf::{Shelf, fitting},
+    trial::TrialConfig,
+    watch::Watch,
 };
 
 /// How a node runs models.
@@ -39,6 +44,17 @@ pub struct NodeConfig {
     pub queue_max: NonZeroUsize,
     /// ONNX Runtime's library.
     pub library: PathBuf,
+    /// How the repository is looked after.
+    pub control: ModelControl,
+    /// Whether a request loads a model that is not loaded yet, and models nobody asks for may go again.
+    pub on_demand: bool,
+    /// Memory that loaded models may take together, in bytes; beyond, those that were not asked for the longest go. Only
+    /// with `on_demand`.
+    pub memory_max: Option<u64>,
+    /// How models are tried before they are loaded; `None` loads them untried.
+    pub trial: Option<TrialConfig>,
+    /// Where findings, optimised models and compiled engines are kept; `None` keeps none.
+    pub cache: Option<PathBuf>,
 }
 
 /// Why a node does not start.
@@ -93,32 +109,41 @@ impl Node {
         id: NodeId,
         engine: Arc<dyn Engine>,
     ) -> Result<Self, NodeError> {
-        let NodeConfig { models, sessions, queue_max, library: _ } = config;
+        let NodeConfig { models, sessions, queue_max, library, control, on_demand, memory_max, trial, cache } =
+            config;
         if let Err(error) = fs::read_dir(&models) {
             return Err(NodeError::Repository { path: models, error });
         }
         let (orders, to_do) = bounded(ORDERS_MAX);
         let (alive, ended) = Ended::pair();
         let shelf = Arc::new(Shelf::new());
-        let loader = Loader {
+        let watch = Watch::start(alive.clone()).map_err(NodeError::Thread)?;
+        let lobby = on_demand.then(|| Lobby::open(queue_max.get(), alive.clone())).transpose();
+        let lobby = lobby.map_err(NodeError::Thread)?;
+        let loader = Loader::new(Parts {
             node: id,
-            repository: models,
-            engine,
+            bench: Bench { engine, repository: models, library, sessions, trial, cache },
             shelf: Arc::clone(&shelf),
-            sessions,
+            watch: Arc::clone(&watch),
             queue_max,
             orders: to_do,
-            loads: AtomicU64::new(0),
+            control,
+            lobby: lobby.clone(),
+            memory_max,
             alive,
-        };
+        });
         thread::Builder::new()
             .name("lineside-loader".to_owned())
             .spawn(move || loader.run())
             .map_err(NodeError::Thread)?;
         let queue = Arc::new(Queue::new(sessions.get(), queue_max.get()));
         let (draining, cleared) = (AtomicBool::new(false), Mutex::default());
-        let service = NodeService { node: id, shelf, queue, orders, draining, cleared, ended };
-        Ok(Self { service: Arc::new(service) })
+        let service = NodeService { node: id, shelf, queue, orders, draining, cleared, watch, lobby, ended };
+        let service = Arc::new(service);
+        if let Some(lobby) = &service.lobby {
+            lobby.serves(Arc::downgrade(&service));
+        }
+        Ok(Self { service })
     }
 
     /// What answers peers.
@@ -127,10 +152,10 @@ impl Node {
         Arc::clone(&self.service)
     }
 
-    /// Every version that is known, by name and number.
+    /// Every version that is known, by name and number, with as much of each as fits a document.
     #[must_use]
     pub fn models(&self) -> Vec<ModelInfo> {
-        self.service.shelf.all()
+        fitting(self.service.shelf.all())
     }
 
     /// What lies in the repository and is no model, for the start's table and `lineside models`.

@@ -1,8 +1,9 @@
 //! Who gets a place: the node's bounded queue, and what it can do in time.
 //!
 //! Counters and arithmetic; no lock, no clock. A call gets an idle session's place at once; when its model has none it
-//! waits, and all waiting calls of the node together have `max` places. A call that would wait past its deadline is
-//! refused at once, with the wait it would have had, so that another node may take it.
+//! waits, and all waiting calls of the node together have `max` places, those of a model at most its own number. A call
+//! that would wait past its deadline is refused at once, with the wait it would have had, so that another node may take
+//! it. How long that is comes from the runs so far: how long they took, and how many calls one run takes together.
 
 use std::{
     sync::{
@@ -15,8 +16,13 @@ use std::{
 use lineside_wire::LoadReport;
 use tokio::sync::Notify;
 
-/// Weight of the newest run in the mean run time: one in eight forgets a slow start within some ten calls.
+use crate::batcher::Rules;
+
+/// Weight of the newest run in the means: one in eight forgets a slow start within some ten calls.
 const MEAN_SHIFT: u32 = 3;
+
+/// Calls that fit one run are counted in parts of this many: a mean of 1.5 makes a difference.
+const CALL: u64 = 256;
 
 /// The node's places.
 #[derive(Debug)]
@@ -35,16 +41,37 @@ pub(crate) struct Queue {
 #[derive(Debug)]
 pub(crate) struct Lane {
     sessions: usize,
-    in_flight: AtomicUsize,
+    /// Calls that may wait here.
+    max: usize,
+    rules: Rules,
+    /// Calls that wait, by priority; the first is the highest.
+    waiting: Box<[AtomicUsize]>,
+    /// Sessions that run, or are kept for a call that is on its way to one.
+    taken: AtomicUsize,
     /// Mean run time in microseconds; 0 until the first run.
     run_us: AtomicU64,
+    /// Calls that fit one run, in parts of [`CALL`].
+    fits: AtomicU64,
+}
+
+/// What a call that asks for a place says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    /// Time until it must be answered.
+    pub(crate) remaining: Duration,
+    /// Time that it may wait, where its model sets one.
+    pub(crate) patience: Option<Duration>,
+    /// As the caller gave it; 0 is none.
+    pub(crate) priority: u8,
 }
 
 /// Why there is no place, and how long a call would wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// All places are taken.
+    /// All places of the node are taken.
     Full { wait: Duration },
+    /// All places of the model are taken.
+    ModelFull { wait: Duration },
     /// There is a place, but its turn comes too late.
     TooLate { wait: Duration },
 }
@@ -53,7 +80,7 @@ impl Refusal {
     /// How long a call would wait.
     pub(crate) const fn wait(self) -> Duration {
         match self {
-            Self::Full { wait } | Self::TooLate { wait } => wait,
+            Self::Full { wait } | Self::ModelFull { wait } | Self::TooLate { wait } => wait,
         }
     }
 }
@@ -64,29 +91,34 @@ impl Queue {
         Self { waiting, running, answering, max, slots, idle: Notify::new() }
     }
 
-    /// Gives a place in `lane` to a call that has `remaining` left.
-    pub(crate) fn admit(self: &Arc<Self>, lane: &Arc<Lane>, remaining: Duration) -> Result<Place, Refusal> {
-        let ahead = lane.in_flight.fetch_add(1, Ordering::AcqRel);
+    /// Gives a place in `lane` to a call.
+    pub(crate) fn admit(self: &Arc<Self>, lane: &Arc<Lane>, wish: Wish) -> Result<Place, Refusal> {
+        let level = lane.level(wish.priority);
+        let place = |step| Place { queue: Arc::clone(self), lane: Arc::clone(lane), step, level };
+        // Nobody overtakes those who wait, for whom the next session is.
+        if lane.count() == 0 && lane.take_session() {
+            self.running.fetch_add(1, Ordering::AcqRel);
+            return Ok(place(Step::Runs { holds: true }));
+        }
+        let run = Duration::from_micros(lane.run_us.load(Ordering::Relaxed));
+        let wait = lane.expected_wait(level, run);
+        let late = wish.patience.is_some_and(|patience| patience < wait);
+        if late || wish.remaining < wait.saturating_add(run) {
+            return Err(Refusal::TooLate { wait });
+        }
+        lane.waiting[level].fetch_add(1, Ordering::AcqRel);
         let undo = |refusal| {
-            lane.in_flight.fetch_sub(1, Ordering::AcqRel);
+            lane.waiting[level].fetch_sub(1, Ordering::AcqRel);
             Err(refusal)
         };
-        let waits = lane.sessions <= ahead;
-        if waits {
-            let run = Duration::from_micros(lane.run_us.load(Ordering::Relaxed));
-            let wait = expected_wait(ahead, lane.sessions, run);
-            if remaining < wait.saturating_add(run) {
-                return undo(Refusal::TooLate { wait });
-            }
-            if self.max <= self.waiting.fetch_add(1, Ordering::AcqRel) {
-                self.waiting.fetch_sub(1, Ordering::AcqRel);
-                return undo(Refusal::Full { wait });
-            }
-        } else {
-            self.running.fetch_add(1, Ordering::AcqRel);
+        if lane.max < lane.count() {
+            return undo(Refusal::ModelFull { wait });
         }
-        let step = if waits { Step::Waits } else { Step::Runs };
-        Ok(Place { queue: Arc::clone(self), lane: Arc::clone(lane), step })
+        if self.max <= self.waiting.fetch_add(1, Ordering::AcqRel) {
+            self.waiting.fetch_sub(1, Ordering::AcqRel);
+            return undo(Refusal::Full { wait });
+        }
+        Ok(place(Step::Waits))
     }
 
     /// How much there is to do.
@@ -112,26 +144,35 @@ impl Queue {
 
     /// In the order of a call's steps, each of which is counted before the one before it is not: none is missed.
     fn is_idle(&self) -> bool {
-        [Step::Waits, Step::Runs, Step::Answers]
-            .iter()
-            .all(|step| self.count(*step).load(Ordering::Acquire) == 0)
+        [&self.waiting, &self.running, &self.answering].iter().all(|count| count.load(Ordering::Acquire) == 0)
     }
 
     fn count(&self, step: Step) -> &AtomicUsize {
         match step {
             Step::Waits => &self.waiting,
-            Step::Runs => &self.running,
+            Step::Runs { .. } => &self.running,
             Step::Answers => &self.answering,
         }
     }
 }
 
 impl Lane {
-    pub(crate) fn new(sessions: usize) -> Self {
-        Self { sessions, in_flight: AtomicUsize::new(0), run_us: AtomicU64::new(0) }
+    /// The places of so many sessions, whose runs are joined by these rules. `max` calls may wait for them.
+    pub(crate) fn new(sessions: usize, max: usize, rules: Rules) -> Self {
+        let levels = usize::from(rules.levels.max(1));
+        Self {
+            sessions,
+            max,
+            waiting: (0..levels).map(|_| AtomicUsize::new(0)).collect(),
+            taken: AtomicUsize::new(0),
+            run_us: AtomicU64::new(0),
+            // Of calls of one row; what is less, runs that leave calls behind will show.
+            fits: AtomicU64::new(rules.joined_max().clamp(1, u64::MAX / CALL) * CALL),
+            rules,
+        }
     }
 
-    /// Takes the time of one run into the mean.
+    /// Takes the time of one run into the mean; also of one that was measured before the first call.
     pub(crate) fn ran(&self, took: Duration) {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         // Two workers may do this at once; then one measurement is lost, which a mean can bear.
@@ -141,22 +182,63 @@ impl Lane {
         };
         self.run_us.store(mean.max(1), Ordering::Relaxed);
     }
-}
 
-/// How long a call waits behind `ahead` others, of which every session runs one.
-///
-/// With an idle session it is nothing, so such a call is always tried: only runs can correct a mean that one slow run
-/// has raised.
-fn expected_wait(ahead: usize, sessions: usize, run: Duration) -> Duration {
-    let rounds = (ahead + 1).saturating_sub(sessions).div_ceil(sessions.max(1));
-    run.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
+    /// So many calls were taken up for one run, and some may have been left behind.
+    ///
+    /// A run that took all there were says that so many fit, and nothing of how many more would have.
+    fn took_up(&self, calls: u64, left: bool) {
+        let (calls, mean) = (calls.saturating_mul(CALL), self.fits.load(Ordering::Relaxed));
+        if mean < calls || left {
+            let next = mean - (mean >> MEAN_SHIFT) + (calls >> MEAN_SHIFT);
+            self.fits.store(next.max(CALL), Ordering::Relaxed);
+        }
+    }
+
+    /// How long a call of this level waits behind those that wait now, when every session runs.
+    ///
+    /// With an idle session it is nothing, so such a call is always tried: only runs can correct a mean that one slow
+    /// run has raised. Who has an earlier deadline than those who wait may come sooner than this says.
+    fn expected_wait(&self, level: usize, run: Duration) -> Duration {
+        let ahead: usize = self.waiting[..=level].iter().map(|count| count.load(Ordering::Acquire)).sum();
+        let fits = self.fits.load(Ordering::Relaxed);
+        let round = fits.saturating_mul(self.sessions as u64) / CALL;
+        let rounds = ahead as u64 / round.max(1) + 1;
+        run.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
+    }
+
+    /// Whether no call waits or runs here.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.count() == 0 && self.taken.load(Ordering::Acquire) == 0
+    }
+
+    /// Calls that wait.
+    fn count(&self) -> usize {
+        self.waiting.iter().map(|count| count.load(Ordering::Acquire)).sum()
+    }
+
+    /// The place of a priority among the others, 0 the highest.
+    fn level(&self, priority: u8) -> usize {
+        usize::from(self.rules.level(priority).saturating_sub(1)).min(self.waiting.len() - 1)
+    }
+
+    /// Keeps an idle session for a call, where there is one.
+    fn take_session(&self) -> bool {
+        let idle = self.taken.fetch_add(1, Ordering::AcqRel) < self.sessions;
+        if !idle {
+            self.taken.fetch_sub(1, Ordering::AcqRel);
+        }
+        idle
+    }
 }
 
 /// How far a call has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Waits,
-    Runs,
+    /// With a session, or as one of several in one run, of which the first holds the session.
+    Runs {
+        holds: bool,
+    },
     Answers,
 }
 
@@ -166,42 +248,79 @@ pub(crate) struct Place {
     queue: Arc<Queue>,
     lane: Arc<Lane>,
     step: Step,
+    /// Of its priority.
+    level: usize,
 }
 
 impl Place {
-    /// A session has taken the call up.
-    pub(crate) fn begin(&mut self) {
-        self.advance(Step::Runs);
+    /// A session has taken these calls of one model up, to run them together.
+    pub(crate) fn begin<'a>(places: impl IntoIterator<Item = &'a mut Self>) {
+        let (mut calls, mut lane) = (0, None);
+        for place in places {
+            // One session for all of them: what the others were given is free again.
+            place.runs(calls == 0);
+            calls += 1;
+            lane = Some(Arc::clone(&place.lane));
+        }
+        if let Some(lane) = lane {
+            lane.took_up(calls, 0 < lane.count());
+        }
     }
 
     /// The session is free for the next call; this one is answered now. Gives the node's load without it.
     ///
     /// Before the answer goes out, so that a caller who sends its next call at once finds the place free.
     pub(crate) fn end(&mut self) -> LoadReport {
-        self.advance(Step::Answers);
+        self.answers();
         self.queue.load()
     }
 
-    /// Takes the time of this call's run into its model's mean.
+    /// Takes the time of a run into its model's mean; of a run of several calls, one says it for all.
     pub(crate) fn ran(&self, took: Duration) {
         self.lane.ran(took);
     }
 
-    fn advance(&mut self, to: Step) {
-        if self.step < to {
-            self.queue.count(to).fetch_add(1, Ordering::AcqRel);
-            self.queue.count(self.step).fetch_sub(1, Ordering::AcqRel);
-            self.step = to;
-            if to == Step::Answers {
-                self.lane.in_flight.fetch_sub(1, Ordering::AcqRel);
-            }
+    /// A run was stopped after this time: it would have taken at least as long.
+    pub(crate) fn stopped_after(&self, took: Duration) {
+        if Duration::from_micros(self.lane.run_us.load(Ordering::Relaxed)) < took {
+            self.lane.ran(took);
         }
+    }
+
+    fn runs(&mut self, holds: bool) {
+        match (self.step, holds) {
+            (Step::Waits, true) => _ = self.lane.taken.fetch_add(1, Ordering::AcqRel),
+            (Step::Runs { holds: true }, false) => _ = self.lane.taken.fetch_sub(1, Ordering::AcqRel),
+            (Step::Runs { holds: false }, true) => _ = self.lane.taken.fetch_add(1, Ordering::AcqRel),
+            (Step::Waits | Step::Runs { .. }, _) => {}
+            (Step::Answers, _) => return,
+        }
+        self.advance(Step::Runs { holds });
+    }
+
+    fn answers(&mut self) {
+        match self.step {
+            Step::Runs { holds: true } => _ = self.lane.taken.fetch_sub(1, Ordering::AcqRel),
+            Step::Waits | Step::Runs { holds: false } => {}
+            Step::Answers => return,
+        }
+        self.advance(Step::Answers);
+    }
+
+    /// Counts the call where it is now, before it is not counted any more where it was.
+    fn advance(&mut self, to: Step) {
+        self.queue.count(to).fetch_add(1, Ordering::AcqRel);
+        self.queue.count(self.step).fetch_sub(1, Ordering::AcqRel);
+        if self.step == Step::Waits {
+            self.lane.waiting[self.level].fetch_sub(1, Ordering::AcqRel);
+        }
+        self.step = to;
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.advance(Step::Answers);
+        self.answers();
         self.queue.answering.fetch_sub(1, Ordering::AcqRel);
         if self.queue.is_idle() {
             self.queue.idle.notify_waiters();
@@ -210,86 +329,4 @@ impl Drop for Place {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const LONG: Duration = Duration::from_secs(60);
-
-    fn ms(ms: u64) -> Duration {
-        Duration::from_millis(ms)
-    }
-
-    fn floor(sessions: usize, max: usize) -> (Arc<Queue>, Arc<Lane>) {
-        (Arc::new(Queue::new(sessions, max)), Arc::new(Lane::new(sessions)))
-    }
-
-    #[test]
-    fn sessions_fill_first_then_the_queue_then_nobody() {
-        let (queue, lane) = floor(2, 1);
-        let mut held: Vec<_> = (0..3).map(|_| queue.admit(&lane, LONG).unwrap()).collect();
-        assert_eq!(queue.load(), LoadReport { running: 2, queued: 1, slots: 2 });
-        assert!(matches!(queue.admit(&lane, LONG), Err(Refusal::Full { .. })));
-
-        drop(held.remove(0));
-        held[1].begin();
-        assert_eq!(queue.load(), LoadReport { running: 2, queued: 0, slots: 2 });
-        assert_eq!(held[1].end().running, 1);
-        assert!(queue.admit(&lane, LONG).is_ok());
-    }
-
-    #[test]
-    fn the_queue_is_the_whole_nodes() {
-        let (queue, weld) = floor(1, 1);
-        let press = Arc::new(Lane::new(1));
-        let _held = [&weld, &weld, &press].map(|lane| queue.admit(lane, LONG).unwrap());
-        assert!(matches!(queue.admit(&press, LONG), Err(Refusal::Full { .. })));
-    }
-
-    #[test]
-    fn who_would_wait_too_long_is_told_how_long() {
-        let (queue, lane) = floor(1, 9);
-        lane.ran(ms(100));
-        let _running = queue.admit(&lane, ms(50)).expect("an idle session tries every call");
-        let _waiting = queue.admit(&lane, ms(250)).unwrap();
-        assert_eq!(queue.admit(&lane, ms(250)).err(), Some(Refusal::TooLate { wait: ms(200) }));
-        assert_eq!(queue.load().queued, 1);
-    }
-
-    #[test]
-    fn the_mean_follows_the_runs() {
-        let lane = Lane::new(1);
-        lane.ran(ms(1000));
-        (0..60).for_each(|_| lane.ran(ms(10)));
-        let mean = lane.run_us.load(Ordering::Relaxed);
-        assert!((9_000..12_000).contains(&mean), "{mean}");
-    }
-
-    proptest! {
-        #[test]
-        fn places_never_leak_and_never_exceed_their_number(
-            sessions in 1_usize..4, max in 1_usize..5, steps in prop::collection::vec((0_u8..4, any::<prop::sample::Index>()), 0..80),
-        ) {
-            let (queue, lane) = floor(sessions, max);
-            let mut held: Vec<Place> = Vec::new();
-            for (step, which) in steps {
-                match step {
-                    0 => held.extend(queue.admit(&lane, LONG)),
-                    1 if !held.is_empty() => { held.remove(which.index(held.len())); }
-                    2 if !held.is_empty() => { let at = which.index(held.len()); held[at].begin(); }
-                    3 if !held.is_empty() => { let at = which.index(held.len()); held[at].end(); }
-                    _ => {}
-                }
-                let load = queue.load();
-                let open = held.iter().filter(|place| place.step < Step::Answers).count();
-                prop_assert_eq!((load.running + load.queued) as usize, open);
-                prop_assert_eq!(queue.is_idle(), held.is_empty());
-                prop_assert!(load.queued as usize <= max);
-            }
-            held.clear();
-            prop_assert!(queue.is_idle());
-            prop_assert_eq!(lane.in_flight.load(Ordering::Relaxed), 0);
-        }
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <models>/<name>/<version>/model.onnx      several versions of a model
-//! <models>/<name>/model.toml                their settings, if there are any
+//! <models>/<name>/model.toml                their settings, if there are any, or Triton's config.pbtxt
 //! <models>/<name>.onnx                      version 1 of a model
 //! <models>/<name>.toml                      its settings
 //! ```
@@ -11,14 +11,23 @@
 //! with the rest. Nothing that a person put there is passed over in silence, but for hidden files and files of other
 //! kinds at the top (a README).
 
+mod stamps;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::{OsStr, OsString},
     fs, io,
     path::{Path, PathBuf},
 };
 
 use lineside_wire::{ModelName, ModelVersion};
+
+pub(crate) use stamps::Stamps;
+
+use crate::{
+    policy,
+    settings::{Settings, Source, Versions},
+};
 
 /// The file of a version.
 const MODEL_FILE: &str = "model.onnx";
@@ -67,6 +76,22 @@ pub(crate) struct Scan {
     pub(crate) versions: BTreeMap<VersionId, Result<Files, String>>,
     /// What has no name to be listed under.
     pub(crate) refused: Vec<Refused>,
+    /// How the files of each version are, to see whether they change.
+    pub(crate) stamps: BTreeMap<VersionId, Stamps>,
+    /// Which versions of each model serve; models whose settings cannot be read have none.
+    pub(crate) policies: BTreeMap<ModelName, Versions>,
+    /// The file system and the directory that were read.
+    pub(crate) place: Place,
+    /// Where each version was found, within the repository.
+    places: BTreeMap<VersionId, PathBuf>,
+}
+
+/// A directory, whatever its path says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The file system. Another one under the same path is a mount that came or went.
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
 }
 
 /// A model file as the directory shows it, before anything is decided.
@@ -114,7 +139,82 @@ pub(crate) fn read(repository: &Path) -> io::Result<Scan> {
             format!("the repository holds more than {ENTRIES_MAX} entries: the rest was not looked at");
         scan.refused.push(Refused { path: PathBuf::from("."), reason });
     }
+    scan.place = place_of(&fs::metadata(&root)?);
+    scan.look_around(&root);
     Ok(scan)
+}
+
+#[cfg(unix)]
+fn place_of(metadata: &fs::Metadata) -> Place {
+    use std::os::unix::fs::MetadataExt as _;
+    Place { device: metadata.dev(), inode: metadata.ino() }
+}
+
+#[cfg(not(unix))]
+fn place_of(_metadata: &fs::Metadata) -> Place {
+    Place::default()
+}
+
+impl Scan {
+    /// Reads the settings for what they say of versions and other files, and how the files of each version are.
+    fn look_around(&mut self, root: &Path) {
+        let mut files: BTreeMap<ModelName, Vec<String>> = BTreeMap::new();
+        for (id, place) in &self.places {
+            if files.contains_key(&id.name) {
+                continue;
+            }
+            let named = match Source::read(root, &settings_of(place)) {
+                Ok((_, settings)) => {
+                    let named = files_of(&settings);
+                    self.policies.insert(id.name.clone(), settings.versions);
+                    named
+                }
+                // The load says what is wrong with them.
+                Err(_) => Vec::new(),
+            };
+            files.insert(id.name.clone(), named);
+        }
+        for (id, place) in &self.places {
+            let named = files.get(&id.name).map_or(&[][..], Vec::as_slice);
+            self.stamps.insert(id.clone(), stamps::stamps(root, place, named));
+        }
+        self.add_missing();
+    }
+
+    /// A version that the settings name and that is not there is listed, with that as its reason.
+    fn add_missing(&mut self) {
+        for (name, versions) in &self.policies {
+            for version in policy::named(versions) {
+                let id = VersionId { name: name.clone(), version };
+                if self.versions.contains_key(&id) || VERSIONS_MAX <= self.versions.len() {
+                    continue;
+                }
+                let reason = format!(
+                    "the settings of {name} name version {version}, and there is no {name}/{version}/{MODEL_FILE}"
+                );
+                self.versions.insert(id.clone(), Err(reason));
+                self.stamps.insert(id, Stamps::default());
+            }
+        }
+    }
+
+    /// The names of all models.
+    pub(crate) fn names(&self) -> BTreeSet<ModelName> {
+        self.versions.keys().map(|id| id.name.clone()).collect()
+    }
+
+    /// How the files of a model's versions are.
+    pub(crate) fn of(&self, name: &ModelName) -> BTreeMap<ModelVersion, Stamps> {
+        let own = self.stamps.iter().filter(|(id, _)| id.name == *name);
+        own.map(|(id, stamps)| (id.version, stamps.clone())).collect()
+    }
+}
+
+/// The files that settings name.
+fn files_of(settings: &Settings) -> Vec<String> {
+    let labels = settings.predict.as_ref().and_then(|predict| predict.labels_file.clone());
+    let tokenizer = settings.embed.as_ref().map(|embed| embed.tokenizer.clone());
+    labels.into_iter().chain(tokenizer).collect()
 }
 
 /// The visible names in a directory, sorted, so that every scan gives the same, and whether there are more.
@@ -192,8 +292,8 @@ pub(crate) fn arrange(entries: Vec<Entry>) -> Scan {
             let reason = format!("more than {VERSIONS_MAX} versions: move old ones out of the repository");
             scan.refused.push(Refused { path, reason });
         } else {
-            let judged = judge(&path, file);
-            scan.versions.insert(id, judged);
+            scan.versions.insert(id.clone(), judge(&path, file));
+            scan.places.insert(id, path);
         }
     }
     scan
@@ -217,11 +317,18 @@ fn identify(path: &Path) -> Result<VersionId, String> {
     Ok(VersionId { name, version })
 }
 
-fn judge(path: &Path, file: ModelFile) -> Result<Files, String> {
-    let settings = match path.parent() {
+/// Where the settings of a version would lie.
+fn settings_of(path: &Path) -> PathBuf {
+    match path.parent() {
         Some(name) if name != Path::new("") => name.join(SETTINGS_FILE),
+        // A directory that was refused as a whole.
+        _ if path.extension().is_none_or(|extension| extension != "onnx") => path.join(SETTINGS_FILE),
         _ => path.with_extension("toml"),
-    };
+    }
+}
+
+fn judge(path: &Path, file: ModelFile) -> Result<Files, String> {
+    let settings = settings_of(path);
     let path = path.display();
     match file {
         ModelFile::Found { bytes: 0, .. } => Err("the file is empty: copy the model again".to_owned()),

@@ -12,24 +12,31 @@ use bytes::Bytes;
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use lineside_mesh::{Incoming, Responder, Served, Service};
 use lineside_wire::{
-    Fault, FaultCode, Health, InferParams, LoadReport, ModelParams, ModelsResult, NodeId, PayloadBuilder,
-    RunReport, StatisticsParams, StatisticsResult, decode_part, method, split_tensors,
+    CallContext, Fault, FaultCode, Health, InferParams, InferResult, LoadReport, ModelName, ModelParams,
+    ModelsResult, NodeId, Parameters, PayloadBuilder, RunReport, StatisticsParams, StatisticsResult, Tensor,
+    decode_part, join_tensors, method, split_tensors,
 };
 use tokio::time::Instant;
 use tracing::warn;
 
 use crate::{
+    batcher::{Traits, Waiting},
+    cache::CacheKey,
+    joining,
     loader::Order,
+    lobby::Lobby,
     model::{Ended, Model},
-    queue::{Place, Queue, Refusal},
+    queue::{Place, Queue, Refusal, Wish},
+    sequence::Step,
     shelf::{Shelf, fitting},
-    statistics,
+    statistics::{self, now_ms},
     task::Request,
+    watch::Watch,
     worker::Job,
 };
 
 /// Time for a call whose caller set no deadline: nothing waits for ever.
-const CALL_TIME_MAX: Duration = Duration::from_secs(60);
+pub(crate) const CALL_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// How long the end of a node waits for a run that cannot be stopped.
 const END_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -50,6 +57,9 @@ pub struct NodeService {
     pub(crate) draining: AtomicBool,
     /// When the waiting calls were last searched. Touched only by calls that find no place.
     pub(crate) cleared: Mutex<Option<Instant>>,
+    pub(crate) watch: Arc<Watch>,
+    /// Where calls wait for their model; `None` where none is loaded on demand.
+    pub(crate) lobby: Option<Arc<Lobby>>,
     pub(crate) ended: Ended,
 }
 
@@ -59,18 +69,23 @@ impl Drop for NodeService {
         let (closed, _) = bounded(0);
         self.orders = closed;
         self.shelf.close();
+        if let Some(lobby) = &self.lobby {
+            lobby.close();
+        }
+        // Its thread ends with the last worker, until when it looks after what they still have.
+        self.watch = Watch::none();
         if !self.ended.within(END_WAIT_MAX) {
             warn!("a model still runs while the node ends");
         }
     }
 }
 
-/// A call that fits its model and has its place.
-struct Accepted {
-    model: Arc<Model>,
+/// A call that fits its model, before it has a place.
+struct Fits {
     request: Request,
+    step: Option<Step>,
+    cache_key: Option<CacheKey>,
     deadline: Instant,
-    place: Place,
 }
 
 impl Service for NodeService {
@@ -110,58 +125,120 @@ impl Service for NodeService {
         }
         Served::Done
     }
+
+    fn abandoned(&self) {
+        self.watch.look();
+    }
 }
 
 impl NodeService {
-    fn infer(&self, call: Incoming) {
-        let Incoming { params, payload, deadline, arrived, reply, .. } = call;
-        let Accepted { model, request, deadline, place } =
-            match self.accept(&params, &payload, deadline, arrived) {
-                Ok(accepted) => accepted,
-                Err(fault) => return reply.fail(&fault, Some(&self.refusal_report())),
-            };
-        if let Err(job) = model.push(Job { request, arrived, deadline, reply, place }) {
-            let text = format!("{} lost its sessions; see the node's log", model.id.name);
-            job.reply.fail(&Fault::new(FaultCode::ModelUnavailable, text), Some(&self.refusal_report()));
+    pub(crate) fn infer(&self, call: Incoming) {
+        let params = match self.takes_work().and_then(|()| decode_part(&call.params)) {
+            Ok(params) => params,
+            Err(fault) => return self.refuse(call.reply, &fault),
+        };
+        match self.find(&params) {
+            Ok(model) => self.infer_with(&model, params, call),
+            Err(fault) => self.absent(call, &params, &fault),
         }
     }
 
-    fn accept(
-        &self,
-        params: &[u8],
-        payload: &Bytes,
-        deadline: Option<Instant>,
-        arrived: Instant,
-    ) -> Result<Accepted, Fault> {
-        self.takes_work()?;
-        let mut params: InferParams = decode_part(params)?;
-        let tensors = split_tensors(std::mem::take(&mut params.inputs), payload)?;
-        let model = self.shelf.find(&params.model, params.version)?;
-        let request = model.tasks.fit(&model.id.name, &model.signature, &params, tensors)?;
+    fn find(&self, params: &InferParams) -> Result<Arc<Model>, Fault> {
+        self.shelf.find(&params.model, params.version)
+    }
+
+    /// A call of a model that does not serve now.
+    fn absent(&self, call: Incoming, params: &InferParams, fault: &Fault) {
+        let on_demand = || self.shelf.on_demand(&params.model, params.version);
+        match self.lobby.as_ref().and_then(|lobby| Some((lobby, on_demand()?))) {
+            Some((lobby, id)) => lobby.take_in(call, &id, &self.orders),
+            None => self.refuse(call.reply, fault),
+        }
+    }
+
+    /// Answers a call at once where that is possible, else gives it a place and hands it to the model's sessions.
+    fn infer_with(&self, model: &Model, params: InferParams, call: Incoming) {
+        let Incoming { context, payload, deadline, arrived, reply, .. } = call;
         let deadline = deadline.unwrap_or(arrived + CALL_TIME_MAX);
+        let fits = match fit(model, params, &context, &payload, deadline) {
+            Ok(Fitted::Known(outputs)) => return self.answer_again(model, &outputs, arrived, reply),
+            Ok(Fitted::New(fits)) => fits,
+            Err(fault) => return self.refuse(reply, &fault),
+        };
+        let place = match self.admit(model, arrived, deadline, context.priority) {
+            Ok(place) => place,
+            Err(fault) => {
+                model.counters.rejected();
+                return self.refuse(reply, &fault);
+            }
+        };
+        let traits = traits(model, &fits, arrived, context.priority);
+        let Fits { request, step, cache_key, deadline } = *fits;
+        let late = Instant::from_std(traits.deadline);
+        let job = Job { request, step, cache_key, arrived, deadline, reply, place };
+        match model.push(Waiting { job, traits }) {
+            Ok(()) => self.watch.by(late),
+            Err(job) => {
+                let text = format!("{} lost its sessions; see the node's log", model.id.name);
+                self.refuse(job.reply, &Fault::new(FaultCode::ModelUnavailable, text));
+            }
+        }
+    }
+
+    fn admit(
+        &self,
+        model: &Model,
+        arrived: Instant,
+        deadline: Instant,
+        priority: u8,
+    ) -> Result<Place, Fault> {
         let now = Instant::now();
         let remaining = deadline.saturating_duration_since(now);
         if remaining.is_zero() {
             let text = "the time ran out before the node could take the call; nothing was run";
             return Err(Fault::new(FaultCode::DeadlineExceeded, text));
         }
-        let admit = || self.queue.admit(&model.lane, remaining);
-        let place = admit().or_else(|refusal| match self.clear_cancelled(now) {
+        let patience = queued_until(model, arrived).map(|late| late.saturating_duration_since(now));
+        let wish = Wish { remaining, patience, priority };
+        let admit = || self.queue.admit(&model.lane, wish);
+        let place = admit().or_else(|refusal| match self.clear_abandoned(now) {
             0 => Err(refusal),
             _ => admit(),
         });
-        let place = place.map_err(|refusal| busy(refusal, remaining))?;
-        Ok(Accepted { model, request, deadline, place })
+        place.map_err(|refusal| busy(&model.id.name, refusal, wish))
     }
 
-    /// Makes room: callers that went away must not keep others out until a session comes to their calls.
-    fn clear_cancelled(&self, now: Instant) -> usize {
+    /// Makes room: callers that went away must not keep others out until the watch comes to their calls.
+    fn clear_abandoned(&self, now: Instant) -> usize {
         let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
         if cleared.is_some_and(|last| now < last + CLEAR_PAUSE) {
             return 0;
         }
         *cleared = Some(now);
-        self.shelf.clear_cancelled()
+        self.watch.sweep(now)
+    }
+
+    /// Gives the answer that the cache has.
+    fn answer_again(&self, model: &Model, outputs: &[Tensor], arrived: Instant, reply: Responder) {
+        let (outputs, payload) = join_tensors(outputs);
+        let result = InferResult {
+            model: model.id.name.clone(),
+            version: model.id.version,
+            outputs,
+            parameters: Parameters::new(),
+        };
+        model.counters.succeeded_at_once(arrived.elapsed(), now_ms());
+        reply.answer(&result, Some(&self.report()), payload);
+    }
+
+    /// A refusal carries the load too, so that the caller need not ask a full node again.
+    fn refuse(&self, reply: Responder, fault: &Fault) {
+        reply.fail(fault, Some(&self.report()));
+    }
+
+    /// The report of a call for which nothing was run.
+    fn report(&self) -> RunReport {
+        RunReport { node: self.node, load: self.load(), queue_us: 0, run_us: 0, attempts: 1, batch: 1 }
     }
 
     fn takes_work(&self) -> Result<(), Fault> {
@@ -186,7 +263,7 @@ impl NodeService {
                     Fault::new(FaultCode::Internal, "the loader is gone; see the node's log")
                 }
             };
-            let (Order::Load(_, reply) | Order::Unload(_, reply)) = refused.into_inner();
+            let (Order::Load(_, reply) | Order::Unload(_, reply)) = refused.into_inner() else { return };
             reply.fail(&fault, None);
         }
     }
@@ -203,20 +280,87 @@ impl NodeService {
     pub(crate) fn load(&self) -> LoadReport {
         self.queue.load()
     }
+}
 
-    /// A refusal carries the load too, so that the caller need not ask a full node again.
-    fn refusal_report(&self) -> RunReport {
-        RunReport { node: self.node, load: self.load(), queue_us: 0, run_us: 0, attempts: 1, batch: 1 }
+/// What became of a look at a call.
+enum Fitted {
+    /// The cache has its answer.
+    Known(Vec<Tensor>),
+    New(Box<Fits>),
+}
+
+/// Looks whether a call fits its model, and whether its answer is known.
+fn fit(
+    model: &Model,
+    mut params: InferParams,
+    context: &CallContext,
+    payload: &Bytes,
+    deadline: Instant,
+) -> Result<Fitted, Fault> {
+    let mut given = split_tensors(std::mem::take(&mut params.inputs), payload)?;
+    let now = Instant::now();
+    let step = model.sequences.as_ref().map(|sequences| sequences.step(context, &params, &mut given, now));
+    let step = step.transpose()?;
+    // What belongs to a sequence has another answer each time.
+    let cache = model.cache.as_ref().filter(|_| step.is_none());
+    let cache_key = cache.map(|cache| (cache.key(&params, &given), cache));
+    if let Some((key, cache)) = &cache_key {
+        let known = cache.get(key);
+        model.counters.looked_up(known.is_some(), now.elapsed());
+        if let Some(outputs) = known {
+            return Ok(Fitted::Known(outputs));
+        }
+    }
+    let request = model.tasks.fit(&model.id.name, &model.signature, &params, given)?;
+    let cache_key = cache_key.map(|(key, _)| key);
+    Ok(Fitted::New(Box::new(Fits { request, step, cache_key, deadline })))
+}
+
+/// Until when a call may wait, where its model says so.
+fn queued_until(model: &Model, arrived: Instant) -> Option<Instant> {
+    // One that is too long for the clock is none.
+    model.settings.queue.timeout.and_then(|longest| arrived.checked_add(longest.0))
+}
+
+/// What of a call matters for its place among those that wait.
+fn traits(model: &Model, fits: &Fits, arrived: Instant, priority: u8) -> Traits {
+    let rows = match &fits.request {
+        Request::Tensors { rows, .. } => *rows,
+        Request::Predict(_) | Request::Embed(_) => 1,
+    };
+    let late = queued_until(model, arrived).map_or(fits.deadline, |late| late.min(fits.deadline));
+    Traits {
+        rows,
+        shape: model.info.batching.as_ref().and_then(|batching| shape(fits, batching.max_size)),
+        priority,
+        arrived: arrived.into_std(),
+        deadline: late.into_std(),
+        sequence: fits.step.as_ref().and_then(|step| step.id.clone()),
     }
 }
 
-fn busy(refusal: Refusal, remaining: Duration) -> Fault {
+/// What requests must share to run together; `None` where a request belongs to a sequence or is no plain tensors.
+fn shape(fits: &Fits, rows_max: u32) -> Option<Arc<[u64]>> {
+    let Request::Tensors { fitting, .. } = &fits.request else { return None };
+    joining::shape(&fitting.inputs, u64::from(rows_max)).filter(|_| fits.step.is_none())
+}
+
+fn busy(name: &ModelName, refusal: Refusal, wish: Wish) -> Fault {
     let wait = refusal.wait().as_millis();
-    let text = match refusal {
-        Refusal::Full { .. } => format!("this node's queue is full; the wait would be about {wait} ms"),
-        Refusal::TooLate { .. } => format!(
+    let text = match (refusal, wish.patience) {
+        (Refusal::Full { .. }, _) => {
+            format!("this node's queue is full; the wait would be about {wait} ms")
+        }
+        (Refusal::ModelFull { .. }, _) => {
+            format!("the queue of {name} on this node is full; the wait would be about {wait} ms")
+        }
+        (Refusal::TooLate { wait }, Some(patience)) if patience < wait => format!(
+            "the wait on this node would be about {} ms, longer than the queue of {name} lets a request wait",
+            wait.as_millis()
+        ),
+        (Refusal::TooLate { .. }, _) => format!(
             "the wait on this node would be about {wait} ms, too long for the {} ms that are left",
-            remaining.as_millis()
+            wish.remaining.as_millis()
         ),
     };
     Fault::new(FaultCode::Busy, text).retry_after_ms(u64::try_from(wait).unwrap_or(u64::MAX).max(1))

@@ -1,27 +1,61 @@
 //! What a model's settings file says: `<models>/<name>/model.toml`, for `<models>/<name>.onnx` the file
-//! `<models>/<name>.toml`. Without one, a model takes its own tensors and gives its own tensors.
+//! `<models>/<name>.toml`. Without one, a model takes its own tensors and gives its own tensors. Who comes from Triton
+//! may leave `<models>/<name>/config.pbtxt` where it is: [`pbtxt`] reads what concerns ONNX Runtime.
 //!
-//! The types here are the file, key by key, with their defaults. [`file`] finds and reads it; what it means for a model
-//! is decided where the model is known, in [`task`](crate::task). A file that is wrong in one key is not used in part:
+//! The types here are the file, key by key, with their defaults. [`file`] finds and reads it, [`check`] looks whether it
+//! makes sense, [`effective`] writes it back; what its tasks mean for a model is decided where the model is known, in
+//! [`task`](crate::task). A file that is wrong in one key is not used in part:
 //! the model does not serve, and its reason names the file, the line and the key.
 //!
 //! Paths in the file (`labels_file`, `tokenizer`) are relative, and looked for beside `model.onnx` first, so that each
 //! version can have its own, then beside the settings file.
 
+mod check;
+mod declared;
+mod effective;
 mod file;
+mod pbtxt;
+mod serving;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+pub(crate) use declared::Declared;
+pub(crate) use effective::{effective, sample};
 pub(crate) use file::{Folder, Source, nearest};
+pub(crate) use serving::{
+    Batching, BatchingMode, Cache, Execution, Instances, ModelLimits, Optimization, QueueSettings, Sequence,
+    Span, State, Versions, VersionsWord, Warmup,
+};
 
 /// A settings file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Settings {
+    /// Which versions serve.
+    pub(crate) versions: Versions,
+    /// What runs at once.
+    pub(crate) instances: Instances,
+    /// Whether and how requests are joined.
+    pub(crate) batching: Batching,
+    /// Who waits, and for how long.
+    pub(crate) queue: QueueSettings,
+    /// What computes.
+    pub(crate) execution: Execution,
+    /// What is refused before it runs.
+    pub(crate) limits: ModelLimits,
+    /// State between the requests of a sequence.
+    pub(crate) sequence: Option<Sequence>,
+    /// Answers that are given again without a run.
+    pub(crate) cache: Cache,
+    /// What is run at load.
+    pub(crate) warmup: Warmup,
     /// How an image becomes the model's input, and its output an answer.
     pub(crate) predict: Option<Predict>,
     /// How texts become the model's inputs, and its output vectors.
     pub(crate) embed: Option<Embed>,
+    /// What a `config.pbtxt` says of the model's tensors.
+    #[serde(skip)]
+    pub(crate) declared: Option<Declared>,
 }
 
 /// The section `[predict]`.
@@ -117,7 +151,7 @@ impl Default for Predict {
 }
 
 /// How an image of another size is brought to the input's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Resize {
     /// Without regard to its proportions.
@@ -129,7 +163,7 @@ pub(crate) enum Resize {
 }
 
 /// How pixels in between are found. When an image is made smaller, all of its pixels count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Filter {
     /// The nearest one as it is.
@@ -141,7 +175,7 @@ pub(crate) enum Filter {
 }
 
 /// Order of an image input's dimensions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Layout {
     /// Channel by channel.
@@ -151,7 +185,7 @@ pub(crate) enum Layout {
 }
 
 /// Which channels, in which order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Channels {
     /// Red, green, blue.
@@ -173,7 +207,7 @@ impl Channels {
 }
 
 /// How a model gives its boxes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum BoxForm {
     /// One output `[1, 4 + labels, n]` or `[1, n, 4 + labels]`: centre, width and height, then a score per label.
@@ -183,7 +217,7 @@ pub(crate) enum BoxForm {
 }
 
 /// What boxes are measured in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Coordinates {
     /// Pixels of the input.
@@ -245,7 +279,7 @@ impl Default for Embed {
 }
 
 /// How the vectors of a text's tokens become one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Pooling {
     /// Their mean.

@@ -12,7 +12,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use lineside_wire::{
-    Fault, FaultCode, ModelInfo, ModelName, ModelState, ModelStatistics, ModelVersion, StatisticsParams,
+    EngineInfo, Fault, FaultCode, ModelInfo, ModelName, ModelState, ModelStatistics, ModelVersion,
+    StatisticsParams,
 };
 use tokio::sync::watch;
 
@@ -34,6 +35,9 @@ const LOADING_RETRY_MS: u64 = 500;
 
 type Table = BTreeMap<ModelName, BTreeMap<ModelVersion, Entry>>;
 
+/// Of each model whose repository holds versions that do not serve: which, and which do, for a person.
+pub(crate) type Resting = BTreeMap<ModelName, (Vec<ModelVersion>, String)>;
+
 #[derive(Clone)]
 struct Entry {
     info: ModelInfo,
@@ -45,6 +49,7 @@ struct Entry {
 pub(crate) struct Shelf {
     table: ArcSwap<Table>,
     refused: ArcSwap<Vec<Refused>>,
+    resting: ArcSwap<Resting>,
     changed: watch::Sender<u64>,
     scanned: AtomicBool,
     closed: AtomicBool,
@@ -55,6 +60,7 @@ impl Shelf {
         Self {
             table: ArcSwap::default(),
             refused: ArcSwap::default(),
+            resting: ArcSwap::default(),
             changed: watch::Sender::new(0),
             scanned: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -67,18 +73,17 @@ impl Shelf {
         let versions = table.get(name).ok_or_else(|| unknown(name, &table))?;
         let entry = match version {
             Some(version) => {
-                versions.get(&version).ok_or_else(|| unknown_version(name, version, versions))?
+                versions.get(&version).ok_or_else(|| self.unknown_version(name, version, versions))?
             }
             None => latest(versions).ok_or_else(|| unknown(name, &table))?,
         };
         entry.model.clone().ok_or_else(|| unavailable(&entry.info))
     }
 
-    /// Drops the waiting calls of all versions that nobody wants any more, and counts them.
-    pub(crate) fn clear_cancelled(&self) -> usize {
+    /// The versions that serve.
+    pub(crate) fn serving(&self) -> Vec<Arc<Model>> {
         let table = self.table.load();
-        let entries = table.values().flat_map(BTreeMap::values);
-        entries.filter_map(|entry| entry.model.as_ref()).map(|model| model.clear_cancelled()).sum()
+        table.values().flat_map(BTreeMap::values).filter_map(|entry| entry.model.clone()).collect()
     }
 
     /// One version; without one named, the one that would serve.
@@ -86,7 +91,9 @@ impl Shelf {
         let table = self.table.load();
         let versions = table.get(name).ok_or_else(|| unknown(name, &table))?;
         match version {
-            Some(version) => versions.get(&version).ok_or_else(|| unknown_version(name, version, versions)),
+            Some(version) => {
+                versions.get(&version).ok_or_else(|| self.unknown_version(name, version, versions))
+            }
             None => latest(versions).ok_or_else(|| unknown(name, &table)),
         }
         .map(|entry| entry.info.clone())
@@ -104,7 +111,7 @@ impl Shelf {
         if let Some(name) = &of.model {
             let versions = table.get(name).ok_or_else(|| unknown(name, &table))?;
             if let Some(version) = of.version.filter(|version| !versions.contains_key(version)) {
-                return Err(unknown_version(name, version, versions));
+                return Err(self.unknown_version(name, version, versions));
             }
         }
         let models = table.values().flat_map(BTreeMap::values).filter_map(|entry| entry.model.as_ref());
@@ -149,15 +156,67 @@ impl Shelf {
         self.changed.subscribe()
     }
 
-    /// The version serves now. The one it replaces finishes what it has.
-    pub(crate) fn serve(&self, model: Arc<Model>, slots: u32) {
+    /// The version serves now, and those that it takes over from are gone from the list, in one change: at no moment
+    /// does none of them serve. They finish what they have.
+    pub(crate) fn serve(&self, model: Arc<Model>, slots: u32, retire: &[ModelVersion]) {
         let Signature { inputs, outputs } = Signature::clone(&model.signature);
         let VersionId { name, version } = model.id.clone();
         let state = ModelState::Ready;
         let tasks = model.tasks.list();
-        let info = ModelInfo { name, version, state, reason: None, inputs, outputs, slots, tasks };
+        let engine = Some(Box::new(model.info.clone()));
+        let info = ModelInfo { name, version, state, reason: None, inputs, outputs, slots, tasks, engine };
         let id = model.id.clone();
-        self.put(&id, &Entry { info, model: Some(model) });
+        self.put(&id, &Entry { info, model: Some(model) }, retire);
+    }
+
+    /// Takes versions off the list.
+    pub(crate) fn forget(&self, name: &ModelName, versions: &[ModelVersion]) {
+        let is_known = |table: &Table| {
+            table.get(name).is_some_and(|known| versions.iter().any(|version| known.contains_key(version)))
+        };
+        if !is_known(&self.table.load()) {
+            return;
+        }
+        self.table.rcu(|table| {
+            let mut table = Table::clone(table);
+            if let Some(known) = table.get_mut(name) {
+                known.retain(|version, _| !versions.contains(version));
+                if known.is_empty() {
+                    table.remove(name);
+                }
+            }
+            table
+        });
+        self.tell();
+    }
+
+    /// Says something of a version that goes on serving.
+    pub(crate) fn note(&self, id: &VersionId, note: Option<&str>) {
+        let table = self.table.load();
+        let Some(entry) = table.get(&id.name).and_then(|versions| versions.get(&id.version)) else { return };
+        let reason = note.map(|note| clipped(note, REASON_CHARS_MAX));
+        if entry.info.reason != reason {
+            let info = ModelInfo { reason, ..entry.info.clone() };
+            self.put(id, &Entry { info, model: entry.model.clone() }, &[]);
+        }
+    }
+
+    /// The versions that the repository holds and that do not serve, by model.
+    pub(crate) fn set_resting(&self, resting: Resting) {
+        self.resting.store(Arc::new(resting));
+    }
+
+    /// The version that would serve a call, if a call makes the node load it.
+    pub(crate) fn on_demand(&self, name: &ModelName, version: Option<ModelVersion>) -> Option<VersionId> {
+        let table = self.table.load();
+        let versions = table.get(name)?;
+        let entry = match version {
+            Some(version) => versions.get(&version)?,
+            None => latest(versions)?,
+        };
+        let info = &entry.info;
+        (entry.model.is_none() && is_on_demand(info))
+            .then(|| VersionId { name: info.name.clone(), version: info.version })
     }
 
     /// The version does not serve, or not any more; gives what served until now.
@@ -167,13 +226,27 @@ impl Shelf {
         state: ModelState,
         reason: Option<&str>,
     ) -> Option<Arc<Model>> {
+        self.set_away(id, state, reason, false)
+    }
+
+    /// The same, and whether a call makes the node load it. What was known of it is told on.
+    pub(crate) fn set_away(
+        &self,
+        id: &VersionId,
+        state: ModelState,
+        reason: Option<&str>,
+        on_demand: bool,
+    ) -> Option<Arc<Model>> {
         let before = self.table.load_full();
         let before = before.get(&id.name).and_then(|versions| versions.get(&id.version));
         let known = |entry: &Entry| {
-            let ModelInfo { inputs, outputs, tasks, .. } = &entry.info;
-            (inputs.clone(), outputs.clone(), tasks.clone())
+            let ModelInfo { inputs, outputs, tasks, engine, .. } = &entry.info;
+            (inputs.clone(), outputs.clone(), tasks.clone(), engine.clone())
         };
-        let (inputs, outputs, tasks) = before.map(known).unwrap_or_default();
+        let (inputs, outputs, tasks, mut engine) = before.map(known).unwrap_or_default();
+        if on_demand || engine.is_some() {
+            engine.get_or_insert_default().on_demand = on_demand;
+        }
         let info = ModelInfo {
             name: id.name.clone(),
             version: id.version,
@@ -183,8 +256,12 @@ impl Shelf {
             outputs,
             slots: 0,
             tasks,
+            engine,
         };
-        self.put(id, &Entry { info, model: None })
+        if before.is_some_and(|entry| entry.model.is_none() && entry.info == info) {
+            return None;
+        }
+        self.put(id, &Entry { info, model: None }, &[])
     }
 
     /// A session of this load is lost: the version is out of service, unless it was loaded again meanwhile. A node that
@@ -196,15 +273,17 @@ impl Shelf {
         }
     }
 
-    /// Puts the entry in its place and gives what served there.
-    fn put(&self, id: &VersionId, entry: &Entry) -> Option<Arc<Model>> {
+    /// Puts the entry in its place, takes those off the list, and gives what served there.
+    fn put(&self, id: &VersionId, entry: &Entry, retire: &[ModelVersion]) -> Option<Arc<Model>> {
         let before = self.table.rcu(|table| {
             // Looked at here, where a table that was closed meanwhile is seen: nothing is put on it any more.
             if self.is_closed() {
                 return Table::new();
             }
             let mut table = Table::clone(table);
-            table.entry(id.name.clone()).or_default().insert(id.version, entry.clone());
+            let versions = table.entry(id.name.clone()).or_default();
+            versions.retain(|version, _| !retire.contains(version));
+            versions.insert(id.version, entry.clone());
             table
         });
         self.tell();
@@ -213,6 +292,24 @@ impl Shelf {
 
     fn tell(&self) {
         self.changed.send_modify(|count| *count += 1);
+    }
+
+    fn unknown_version(
+        &self,
+        name: &ModelName,
+        version: ModelVersion,
+        versions: &BTreeMap<ModelVersion, Entry>,
+    ) -> Fault {
+        let numbers: Vec<String> = versions.keys().rev().take(16).map(ToString::to_string).collect();
+        let has = numbers.join(", ");
+        let text = match self.resting.load().get(name) {
+            Some((resting, policy)) if resting.contains(&version) => format!(
+                "this node does not serve version {version} of {name}, which its repository holds: of this model \
+                 serve {policy} (the key versions of its settings), which is {has}"
+            ),
+            Some(_) | None => format!("this node has no version {version} of {name}: it has {has}"),
+        };
+        Fault::new(FaultCode::ModelNotFound, text)
     }
 }
 
@@ -229,14 +326,39 @@ pub(crate) fn fitting(mut infos: Vec<ModelInfo>) -> Vec<ModelInfo> {
             Some(rest) => left = rest,
             None => (info.inputs, info.outputs) = (Vec::new(), Vec::new()),
         }
+        let Some(engine) = info.engine.as_deref_mut() else { continue };
+        // What balancers go by stays in any case; what people read goes first.
+        match left.checked_sub(engine_bytes(engine)) {
+            Some(rest) => left = rest,
+            None if engine.on_demand || engine.stateful => {
+                let EngineInfo { on_demand, stateful, .. } = *engine;
+                *engine = EngineInfo { on_demand, stateful, ..EngineInfo::default() };
+            }
+            None => info.engine = None,
+        }
     }
     infos
 }
 
-/// The version that serves when none is named: the highest that is ready, else the highest.
+/// Bytes of an engine's info in a document, generously.
+fn engine_bytes(engine: &EngineInfo) -> usize {
+    let EngineInfo { sha256, provider, finding, warnings, .. } = engine;
+    let warnings: usize = warnings.iter().map(|warning| 8 + 4 * warning.len()).sum();
+    400 + sha256.len() + provider.len() + 4 * finding.len() + warnings
+}
+
+/// The version that serves when none is named: the highest that is ready, else the highest that a call makes ready, else
+/// the highest.
 fn latest(versions: &BTreeMap<ModelVersion, Entry>) -> Option<&Entry> {
     let mut highest_first = versions.values().rev();
-    highest_first.clone().find(|entry| entry.model.is_some()).or_else(|| highest_first.next())
+    let ready = highest_first.clone().find(|entry| entry.model.is_some());
+    ready
+        .or_else(|| highest_first.clone().find(|entry| is_on_demand(&entry.info)))
+        .or_else(|| highest_first.next())
+}
+
+fn is_on_demand(info: &ModelInfo) -> bool {
+    info.engine.as_ref().is_some_and(|engine| engine.on_demand)
 }
 
 fn unknown(name: &ModelName, table: &Table) -> Fault {
@@ -245,16 +367,6 @@ fn unknown(name: &ModelName, table: &Table) -> Fault {
         true => format!("this node has no model {name}: its repository is empty"),
         false => format!("this node has no model {name}: it has {}", names.join(", ")),
     };
-    Fault::new(FaultCode::ModelNotFound, text)
-}
-
-fn unknown_version(
-    name: &ModelName,
-    version: ModelVersion,
-    versions: &BTreeMap<ModelVersion, Entry>,
-) -> Fault {
-    let numbers: Vec<String> = versions.keys().rev().take(16).map(ToString::to_string).collect();
-    let text = format!("this node has no version {version} of {name}: it has {}", numbers.join(", "));
     Fault::new(FaultCode::ModelNotFound, text)
 }
 
@@ -296,6 +408,41 @@ mod tests {
     }
 
     #[test]
+    fn a_version_that_rests_is_told_from_one_that_is_not_there() {
+        let shelf = Shelf::new();
+        shelf.set_aside(&id("weld", 3), ModelState::Loading, None);
+        let resting = (vec![ModelVersion(1)], "the latest version".to_owned());
+        shelf.set_resting(BTreeMap::from([("weld".parse().unwrap(), resting)]));
+        let told =
+            |version| shelf.find(&id("weld", 1).name, Some(ModelVersion(version))).err().unwrap().message;
+        assert!(
+            told(1).contains("serve the latest version") && told(1).contains("which is 3"),
+            "{}",
+            told(1)
+        );
+        assert!(told(2).contains("has no version 2"), "{}", told(2));
+        shelf.forget(&id("weld", 3).name, &[ModelVersion(3)]);
+        assert!(shelf.all().is_empty());
+    }
+
+    #[test]
+    fn a_version_that_comes_with_a_call_is_found_before_a_broken_one() {
+        let shelf = Shelf::new();
+        let weld = id("weld", 1);
+        shelf.set_aside(&id("weld", 2), ModelState::Unavailable, Some("broken"));
+        assert_eq!(shelf.on_demand(&weld.name, None), None);
+        shelf.set_away(&weld, ModelState::Unavailable, Some("loads at the first request"), true);
+        let changes = *shelf.changed().borrow();
+        shelf.set_away(&weld, ModelState::Unavailable, Some("loads at the first request"), true);
+        assert_eq!(*shelf.changed().borrow(), changes, "no news");
+        assert_eq!(shelf.on_demand(&weld.name, None), Some(weld.clone()));
+        assert_eq!(shelf.on_demand(&weld.name, Some(ModelVersion(2))), None);
+        assert!(shelf.all()[0].engine.as_ref().unwrap().on_demand);
+        shelf.set_aside(&weld, ModelState::Unavailable, Some("unloaded"));
+        assert_eq!(shelf.on_demand(&weld.name, None), None);
+    }
+
+    #[test]
     fn every_change_is_told() {
         let shelf = Shelf::new();
         let changed = shelf.changed();
@@ -317,6 +464,7 @@ mod tests {
             outputs: Vec::new(),
             slots: 1,
             tasks: Vec::new(),
+            engine: None,
         };
         let list = fitting((0..64).map(one).collect());
         assert_eq!(list.len(), 64);

@@ -1,14 +1,18 @@
 //! What a version has done: counters that every worker adds to without a lock.
 //!
+//! As Triton counts: what belongs to a request is counted once per request, also where several share a run; then each
+//! has the whole run's time, and the run itself, under its rows, is counted once. `inference_count` is rows,
+//! `execution_count` runs, and their ratio the mean batch. An answer out of the cache is a success without either.
+//!
 //! They begin when a version is loaded and go on when it is loaded anew in its place; unloading ends them. A reader may
 //! see a call in one counter that it does not see in the next: each is right, and none goes back.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use lineside_wire::{BatchStatistics, ModelStatistics, Spent};
+use lineside_wire::{BatchStatistics, Fault, FaultCode, ModelStatistics, Spent};
 
 use crate::repository::VersionId;
 
@@ -19,7 +23,7 @@ const SIZES_MAX: usize = 32;
 const LIST_BYTES_MAX: usize = 48 << 10;
 
 /// Bytes of a version and of one size of runs in a document, with the largest numbers and without the name.
-const VERSION_BYTES: usize = 520;
+const VERSION_BYTES: usize = 540;
 const SIZE_BYTES: usize = 160;
 
 /// One run of the model, and the work on both sides of it.
@@ -70,12 +74,30 @@ pub(crate) struct Counters {
     input: Sum,
     infer: Sum,
     output: Sum,
+    cache_hit: Sum,
+    cache_miss: Sum,
+    cancel: Sum,
+    expired: AtomicU64,
+    rejected: AtomicU64,
+    stopped: AtomicU64,
+    memory_bytes: AtomicU64,
     sizes: [Size; SIZES_MAX],
 }
 
 impl Counters {
     /// A call was answered after these runs; `whole` is its time from arrival, `now_ms` since 1970.
     pub(crate) fn answered(&self, runs: &[Run], queue: Duration, whole: Duration, now_ms: u64) {
+        self.request(runs, queue, whole);
+        self.ran(runs, now_ms);
+    }
+
+    /// A call was answered out of a run that it shared: `part` is the run with this call's own rows. The run itself is
+    /// told once, to [`Self::ran`].
+    pub(crate) fn answered_of(&self, part: &Run, queue: Duration, whole: Duration) {
+        self.request(std::slice::from_ref(part), queue, whole);
+    }
+
+    fn request(&self, runs: &[Run], queue: Duration, whole: Duration) {
         let sum = |part: fn(&Run) -> Duration| runs.iter().map(part).sum();
         self.rows.fetch_add(runs.iter().map(|run| run.rows).sum(), Relaxed);
         self.success.add(whole);
@@ -83,16 +105,53 @@ impl Counters {
         self.input.add(sum(|run| run.input));
         self.infer.add(sum(|run| run.infer));
         self.output.add(sum(|run| run.output));
+    }
+
+    /// A call failed with this fault after it was taken up; what was run before counts as run. A caller that went away
+    /// is no failure of the model.
+    pub(crate) fn failed(&self, fault: &Fault, runs: &[Run], whole: Duration, now_ms: u64) {
+        if fault.code == FaultCode::Cancelled { &self.cancel } else { &self.fail }.add(whole);
         self.ran(runs, now_ms);
     }
 
-    /// A call failed after it was accepted; what was run before counts as run.
-    pub(crate) fn failed(&self, runs: &[Run], whole: Duration, now_ms: u64) {
-        self.fail.add(whole);
-        self.ran(runs, now_ms);
+    /// A call was dropped with this fault before anything was run for it: its caller went away, or it waited too long.
+    pub(crate) fn dropped(&self, fault: &Fault, whole: Duration) {
+        self.failed(fault, &[], whole, 0);
+        // Busy: longer than its model's queue lets one wait.
+        if matches!(fault.code, FaultCode::DeadlineExceeded | FaultCode::Busy) {
+            self.expired.fetch_add(1, Relaxed);
+        }
     }
 
-    fn ran(&self, runs: &[Run], now_ms: u64) {
+    /// A call was refused: there is no room, or no time for it.
+    pub(crate) fn rejected(&self) {
+        self.rejected.fetch_add(1, Relaxed);
+    }
+
+    /// A run was stopped on the way.
+    pub(crate) fn stopped(&self) {
+        self.stopped.fetch_add(1, Relaxed);
+    }
+
+    /// The cache was asked for a call's answer, which took so long.
+    pub(crate) fn looked_up(&self, found: bool, took: Duration) {
+        if found { &self.cache_hit } else { &self.cache_miss }.add(took);
+    }
+
+    /// A call was answered without a run and without waiting.
+    pub(crate) fn succeeded_at_once(&self, whole: Duration, now_ms: u64) {
+        self.success.add(whole);
+        self.queue.add(Duration::ZERO);
+        self.last_ms.fetch_max(now_ms, Relaxed);
+    }
+
+    /// What the version takes of the node's memory.
+    pub(crate) fn takes(&self, memory_bytes: u64) {
+        self.memory_bytes.store(memory_bytes, Relaxed);
+    }
+
+    /// The model ran. What [`Self::answered`] and [`Self::failed`] are told, they count themselves.
+    pub(crate) fn ran(&self, runs: &[Run], now_ms: u64) {
         if runs.is_empty() {
             return;
         }
@@ -132,11 +191,22 @@ impl Counters {
             compute_input: self.input.read(),
             compute_infer: self.infer.read(),
             compute_output: self.output.read(),
-            cache_hit: Spent::default(),
-            cache_miss: Spent::default(),
+            cache_hit: self.cache_hit.read(),
+            cache_miss: self.cache_miss.read(),
             batches,
+            cancel: self.cancel.read(),
+            expired: self.expired.load(Relaxed),
+            rejected: self.rejected.load(Relaxed),
+            stopped: self.stopped.load(Relaxed),
+            memory_bytes: self.memory_bytes.load(Relaxed),
         }
     }
+}
+
+/// The wall's clock, in milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn batch(size: &Size) -> Option<BatchStatistics> {
@@ -181,7 +251,7 @@ mod tests {
         let counters = Counters::default();
         let ns = Duration::from_nanos;
         counters.answered(&[run(32), run(8)], ns(5), ns(1000), 77);
-        counters.failed(&[], ns(40), 99);
+        counters.failed(&Fault::new(FaultCode::InferenceFailed, "x"), &[], ns(40), 99);
         let read = counters.read(&id("weld"));
         assert_eq!((read.inference_count, read.execution_count, read.last_inference_ms), (40, 2, 77));
         let spent = |count, ns| Spent { count, ns };
@@ -191,6 +261,47 @@ mod tests {
         let sizes: Vec<_> =
             read.batches.iter().map(|batch| (batch.batch_size, batch.compute_infer)).collect();
         assert_eq!(sizes, [(8, spent(1, 20)), (32, spent(1, 20))]);
+    }
+
+    #[test]
+    fn a_shared_run_is_one_run_and_each_request_has_its_time() {
+        let counters = Counters::default();
+        let (ns, own) = (Duration::from_nanos, |rows| Run { rows, ..run(6) });
+        counters.ran(&[run(6)], 77);
+        [1, 2, 3].into_iter().for_each(|rows| counters.answered_of(&own(rows), ns(5), ns(1000)));
+        let read = counters.read(&id("weld"));
+        let spent = |count, ns| Spent { count, ns };
+        assert_eq!((read.inference_count, read.execution_count, read.last_inference_ms), (6, 1, 77));
+        assert_eq!(
+            (read.success, read.queue, read.compute_infer),
+            (spent(3, 3000), spent(3, 15), spent(3, 60))
+        );
+        assert_eq!((read.batches.len(), read.batches[0].batch_size), (1, 6));
+        assert_eq!(read.batches[0].compute_infer, spent(1, 20));
+    }
+
+    #[test]
+    fn what_was_not_run_counts_as_that_and_as_no_computing() {
+        let counters = Counters::default();
+        let ns = Duration::from_nanos;
+        for code in [FaultCode::Cancelled, FaultCode::DeadlineExceeded, FaultCode::Busy, FaultCode::Internal]
+        {
+            counters.dropped(&Fault::new(code, "x"), ns(7));
+        }
+        counters.failed(&Fault::new(FaultCode::Cancelled, "x"), &[], ns(1), 0);
+        counters.rejected();
+        counters.stopped();
+        counters.takes(99);
+        counters.looked_up(true, ns(2));
+        counters.succeeded_at_once(ns(9), 77);
+        counters.looked_up(false, ns(3));
+        let read = counters.read(&id("weld"));
+        let spent = |count, ns| Spent { count, ns };
+        assert_eq!((read.cancel, read.fail, read.expired), (spent(2, 8), spent(3, 21), 2));
+        assert_eq!((read.rejected, read.stopped, read.memory_bytes), (1, 1, 99));
+        assert_eq!((read.cache_hit, read.cache_miss), (spent(1, 2), spent(1, 3)));
+        assert_eq!((read.success, read.queue, read.last_inference_ms), (spent(1, 9), spent(1, 0), 77));
+        assert_eq!((read.inference_count, read.execution_count, read.compute_infer.count), (0, 0, 0));
     }
 
     #[test]
@@ -223,6 +334,11 @@ mod tests {
             compute_output: full,
             cache_hit: full,
             cache_miss: full,
+            cancel: full,
+            expired: u64::MAX,
+            rejected: u64::MAX,
+            stopped: u64::MAX,
+            memory_bytes: u64::MAX,
             batches: vec![batch; SIZES_MAX],
             ..Counters::default().read(&id(&name))
         };

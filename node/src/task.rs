@@ -31,7 +31,7 @@ use tokio::time::Instant;
 pub(crate) use fitting::Fit;
 
 use crate::{
-    check::{Fitting, check},
+    check::{Fitting, ShapeLimits, check},
     engine::{RunError, Session, Signature},
     settings::{Folder, Settings, Wrong},
     statistics::Run,
@@ -42,6 +42,7 @@ use crate::{
 pub(crate) struct Tasks {
     predict: Option<predict::Predictor>,
     embed: Option<embed::Embedder>,
+    limits: ShapeLimits,
 }
 
 /// A request that fits its model.
@@ -94,8 +95,13 @@ impl<'a> Turn<'a> {
         self.runs
     }
 
+    /// The newest run.
+    pub(crate) fn last(&self) -> Option<Run> {
+        self.runs.last().copied()
+    }
+
     /// Does what must be done before a run.
-    fn prepare<T>(&mut self, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn prepare<T>(&mut self, work: impl FnOnce() -> T) -> T {
         let begun = Instant::now();
         let done = work();
         self.prepared += begun.elapsed();
@@ -103,7 +109,12 @@ impl<'a> Turn<'a> {
     }
 
     /// Runs the model on so many rows, unless nobody waits any more.
-    fn run(&mut self, inputs: &[Tensor], outputs: &[usize], rows: u64) -> Result<Vec<Tensor>, Failure> {
+    pub(crate) fn run(
+        &mut self,
+        inputs: &[Tensor],
+        outputs: &[usize],
+        rows: u64,
+    ) -> Result<Vec<Tensor>, Failure> {
         self.still_wanted()?;
         let begun = Instant::now();
         let outputs = self.session.run(inputs, outputs)?;
@@ -113,7 +124,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Does what makes an answer of the last run.
-    fn finish<T>(&mut self, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn finish<T>(&mut self, work: impl FnOnce() -> T) -> T {
         let begun = Instant::now();
         let done = work();
         if let Some(run) = self.runs.last_mut() {
@@ -136,7 +147,8 @@ impl Tasks {
         let fit = Fit { signature, folder };
         let predict = settings.predict.as_ref().map(|settings| predict::Predictor::new(settings, fit));
         let embed = settings.embed.as_ref().map(|settings| embed::Embedder::new(settings, fit));
-        Ok(Self { predict: predict.transpose()?, embed: embed.transpose()? })
+        let limits = ShapeLimits::new(&settings.limits, signature);
+        Ok(Self { predict: predict.transpose()?, embed: embed.transpose()?, limits })
     }
 
     /// By their names on the wire.
@@ -179,7 +191,7 @@ impl Tasks {
         params: &InferParams,
         given: Vec<Tensor>,
     ) -> Result<Request, Fault> {
-        let fitting = check(model, signature, given, &params.outputs)?;
+        let fitting = check(model, signature, &self.limits, given, &params.outputs)?;
         let mut classes = vec![None; fitting.wanted.len()];
         for (name, count) in &params.classification {
             let at = fitting.wanted.iter().position(|output| signature.outputs[*output].name == *name);
@@ -228,9 +240,6 @@ impl Tasks {
         match (request, &self.predict, &self.embed) {
             (Request::Tensors { fitting, classes, rows }, ..) => {
                 let outputs = turn.run(&fitting.inputs, &fitting.wanted, *rows)?;
-                if classes.iter().all(Option::is_none) {
-                    return Ok(outputs);
-                }
                 turn.finish(|| self.classified(fitting, classes, outputs))
             }
             (Request::Predict(sent), Some(predict), _) => predict.run(sent, turn),
@@ -241,12 +250,19 @@ impl Tasks {
         }
     }
 
-    fn classified(
+    /// The wanted outputs of a request, with classes in the place of those of which they are asked for.
+    ///
+    /// # Errors
+    /// An output has no classes.
+    pub(crate) fn classified(
         &self,
         fitting: &Fitting,
         classes: &[Option<u32>],
         outputs: Vec<Tensor>,
     ) -> Result<Vec<Tensor>, Failure> {
+        if classes.iter().all(Option::is_none) {
+            return Ok(outputs);
+        }
         let one = |((output, count), index): ((Tensor, &Option<u32>), &usize)| match count {
             None => Ok(output),
             Some(count) => {

@@ -14,7 +14,17 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = ROOT / "target/debug/lineside"
 MODELS = [ROOT / "models/repository", ROOT / "models/test"]
-SERVED = ["add", "color", "embed", "echo", "echo-bf16"]
+SERVED = ["add", "color", "embed", "echo", "echo-bf16", "mlp", "accumulate"]
+# Requests for it are joined, and wait by priority: long enough for those of one test to meet.
+JOINED = """\
+[batching]
+mode = "on"
+max_size = 16
+max_delay = "50ms"
+
+[queue]
+priority_levels = 2
+"""
 PATIENCE_S = 40
 
 
@@ -27,6 +37,7 @@ class Floor:
         for name in SERVED:
             source = next(folder / name for folder in MODELS if (folder / name).is_dir())
             shutil.copytree(source, self.models / name)
+        (self.models / "mlp" / "model.toml").write_text(JOINED)
         self.processes = {}
         self.http, self.grpc = free_port(), free_port()
         doors = {"LINESIDE__GATEWAY__GRPC": f"127.0.0.1:{self.grpc}", "LINESIDE__GATEWAY__TLS": "cluster"}

@@ -63,6 +63,19 @@ def test_metadata_health_and_statistics(client):
     assert any(model.name == "add" and model.state == "READY" for model in client.get_model_repository_index().models)
 
 
+def test_a_configuration_and_statistics_of_joined_requests(client):
+    config = client.get_model_config("mlp").config
+    assert (config.max_batch_size, list(config.input[0].dims)) == (16, [784])
+    assert config.WhichOneof("scheduling_choice") == "dynamic_batching"
+    assert config.dynamic_batching.priority_levels == 2
+    tensor = triton.InferInput("x", [3, 784], "FP32")
+    tensor.set_data_from_numpy(np.ones((3, 784), np.float32))
+    assert client.infer("mlp", [tensor], priority=1).as_numpy("y").shape == (3, 10)
+    counted = client.get_inference_statistics("mlp").model_stats[0]
+    assert 3 <= counted.inference_count and 0 < counted.execution_count and counted.batch_stats
+    assert counted.response_stats["0"].success.count == counted.inference_stats.success.count
+
+
 def test_a_stream_answers_each_request(client):
     answers = queue.Queue()
     client.start_stream(callback=lambda result, error: answers.put((result, error)))
@@ -75,6 +88,22 @@ def test_a_stream_answers_each_request(client):
         got[result.get_response().id] = result.as_numpy("sum").item()
     client.stop_stream()
     assert got == {str(at): at + 1.0 for at in range(20)}
+
+
+def test_a_stream_carries_a_sequence(client):
+    answers = queue.Queue()
+    client.start_stream(callback=lambda result, error: answers.put((result, error)))
+    totals = []
+    for at in range(1, 6):
+        tensor = triton.InferInput("x", [1], "FP32")
+        tensor.set_data_from_numpy(np.array([at], np.float32))
+        order = {"sequence_id": 9, "sequence_start": at == 1, "sequence_end": at == 5}
+        client.async_stream_infer("accumulate", [tensor], **order)
+        result, error = answers.get(timeout=20)
+        assert error is None, error
+        totals.append(result.as_numpy("total").item())
+    client.stop_stream()
+    assert totals == [1.0, 3.0, 6.0, 10.0, 15.0]
 
 
 def test_a_stream_says_what_is_wrong_and_goes_on(client):

@@ -86,6 +86,40 @@ def test_many_at_once(http, nodes):
     assert sums == [i + 1.0 for i in range(40)]
 
 
+def test_requests_are_joined(http, nodes):
+    with triton.InferenceServerClient(http, concurrency=24) as client:
+        config = client.get_model_config("mlp")
+        assert (config["max_batch_size"], config["input"][0]["dims"]) == (16, [784])
+        assert config["dynamic_batching"]["max_queue_delay_microseconds"] == 50_000
+        assert client.get_model_metadata("mlp")["inputs"][0]["shape"] == [-1, 784]
+        before = counts(client)
+        alone = client.infer("mlp", picture(triton, 0)).as_numpy("y")
+        pending = [client.async_infer("mlp", picture(triton, 0)) for _ in range(48)]
+        for request in pending:
+            np.testing.assert_allclose(request.get_result().as_numpy("y"), alone, rtol=1e-5, atol=1e-6)
+        after = counts(client)
+        assert after["rows"] == before["rows"] + 49 and after["runs"] < before["runs"] + 49
+        assert any(1 < size for size in after["sizes"]), after
+
+
+def counts(client):
+    model = client.get_inference_statistics("mlp")["model_stats"][0]
+    sizes = [batch["batch_size"] for batch in model["batch_stats"]]
+    return {"rows": model["inference_count"], "runs": model["execution_count"], "sizes": sizes}
+
+
+def picture(module, seed):
+    tensor = module.InferInput("x", [1, 784], "FP32")
+    tensor.set_data_from_numpy(np.random.default_rng(seed).random((1, 784), np.float32))
+    return [tensor]
+
+
+def test_priorities(client):
+    assert client.get_model_config("mlp")["dynamic_batching"]["priority_levels"] == 2
+    answers = [client.infer("mlp", picture(triton, 1), priority=priority).as_numpy("y") for priority in (0, 1, 2, 7)]
+    assert all(np.allclose(answer, answers[0]) for answer in answers)
+
+
 def test_the_asyncio_client(http, nodes):
     async def run():
         async with triton_aio.InferenceServerClient(http) as client:
@@ -141,6 +175,29 @@ def test_parameters_of_a_request(client):
     with pytest.raises(InferenceServerException) as late:
         client.infer("add", addends(1.0, 2.0), timeout=1)
     assert late.value.status() == "504"
+
+
+@pytest.mark.parametrize("sequence", [7, "part-7"])
+def test_a_sequence_has_its_state(client, sequence):
+    assert "sequence_batching" in client.get_model_config("accumulate")
+    assert [tensor["name"] for tensor in client.get_model_metadata("accumulate")["inputs"]] == ["x"]
+    other = f"other than {sequence}"
+    total(client, 100.0, sequence_id=other, sequence_start=True)
+    totals = [
+        total(client, x, sequence_id=sequence, sequence_start=x == 1.0, sequence_end=x == 4.0)
+        for x in (1.0, 2.0, 3.0, 4.0)
+    ]
+    assert totals == [1.0, 3.0, 6.0, 10.0]
+    assert total(client, 1.0, sequence_id=other, sequence_end=True) == 101.0
+    with pytest.raises(InferenceServerException, match="sequence") as lost:
+        total(client, 5.0, sequence_id=sequence)
+    assert lost.value.status() == "400"
+
+
+def total(client, x, **parameters):
+    tensor = triton.InferInput("x", [1], "FP32")
+    tensor.set_data_from_numpy(np.array([x], np.float32))
+    return client.infer("accumulate", [tensor], **parameters).as_numpy("total").item()
 
 
 def test_a_name_and_password_are_no_key(client):

@@ -203,6 +203,18 @@ impl Member {
         !self.paused && matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Its memory that is in use now, as the system counts it.
+    ///
+    /// # Panics
+    /// It does not run, or the system does not tell.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells it");
+        let kibibytes = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number");
+        kibibytes * 1024
+    }
+
     /// What it wrote so far.
     #[must_use]
     pub fn log(&self) -> String {

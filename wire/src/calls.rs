@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterId, Datatype, ModelName, ModelVersion, NodeId, RequestId, Role, Task, TrustStamp};
+use crate::{
+    ClusterId, Datatype, EngineInfo, ModelName, ModelVersion, NodeId, RequestId, Role, Task, TrustStamp,
+};
 
 /// The names of the methods.
 pub mod method {
@@ -267,6 +269,9 @@ pub struct ModelInfo {
     /// What it can do beyond tensors in, tensors out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tasks: Vec<Task>,
+    /// How the node runs it; absent until it was loaded once, and where a list has no room for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Box<EngineInfo>>,
 }
 
 /// The params of the methods about one model.

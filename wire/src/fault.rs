@@ -101,6 +101,8 @@ faults! {
     RateLimited = -32013, "RATE_LIMITED", No, true;
     /// The model was refused by a safety rule or is no ONNX model.
     ModelRejected = -32014, "MODEL_REJECTED", No, false;
+    /// The state of the request's sequence is gone: its node died, or nothing came for too long. Begin the sequence again.
+    SequenceLost = -32015, "SEQUENCE_LOST", No, false;
 }
 
 impl fmt::Display for FaultCode {

@@ -43,8 +43,8 @@ pub use message::{
 };
 pub use payload::{AlignedBuffer, PayloadBuilder, TENSOR_ALIGN, aligned_len};
 pub use service::{
-    BatchStatistics, ChangeParams, ChangeResult, ModelStatistics, NodeChange, Spent, StatisticsParams,
-    StatisticsResult, Task,
+    BatchStatistics, BatchingInfo, ChangeParams, ChangeResult, EngineInfo, ModelStatistics, NodeChange,
+    Spent, StatisticsParams, StatisticsResult, Task,
 };
 pub use split::{TENSORS_MAX, Tensor, join_tensors, split_tensors};
 pub use standing::{InvalidStanding, Standing};

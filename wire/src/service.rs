@@ -136,6 +136,21 @@ pub struct ModelStatistics {
     /// Look-ups in the cache that found nothing.
     #[serde(default)]
     pub cache_miss: Spent,
+    /// Requests whose caller went away after they were accepted, from arrival until they were dropped.
+    #[serde(default)]
+    pub cancel: Spent,
+    /// Requests whose time ran out while they waited. They are also among `fail`; nothing was run for them.
+    #[serde(default)]
+    pub expired: u64,
+    /// Requests that were refused at once: no room, or no time for them.
+    #[serde(default)]
+    pub rejected: u64,
+    /// Runs that were stopped on the way, because nobody waited for them any more.
+    #[serde(default)]
+    pub stopped: u64,
+    /// What the loaded version takes of the node's memory, in bytes, as measured when it was loaded.
+    #[serde(default)]
+    pub memory_bytes: u64,
     /// By rows of a run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub batches: Vec<BatchStatistics>,
@@ -157,4 +172,58 @@ pub struct StatisticsParams {
 pub struct StatisticsResult {
     /// By name and version.
     pub models: Vec<ModelStatistics>,
+}
+
+/// How a node runs one version of a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineInfo {
+    /// SHA-256 of the model's files, in hexadecimal digits: of `model.onnx` alone, or, where it has external data, of the
+    /// list of all its files' hashes.
+    pub sha256: String,
+    /// Bytes of the model's files.
+    #[serde(default)]
+    pub file_bytes: u64,
+    /// What the loaded version takes of the node's memory, in bytes; 0 where it was not measured.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// What runs it: `cpu`, `cuda`, ...
+    #[serde(default)]
+    pub provider: String,
+    /// Threads of each of its instances.
+    #[serde(default)]
+    pub threads: u32,
+    /// How requests are joined; `None` where each runs alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batching: Option<BatchingInfo>,
+    /// Why they are joined or not, for a person: what was measured, or which setting says so.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub finding: String,
+    /// Priorities that requests can have; 0 where all are equal.
+    #[serde(default)]
+    pub priority_levels: u8,
+    /// Bytes that its answers may take in the response cache; 0 is no cache.
+    #[serde(default)]
+    pub cache_bytes_max: u64,
+    /// Whether the node keeps state between the requests of a sequence.
+    #[serde(default)]
+    pub stateful: bool,
+    /// Whether a request makes the node load it. Then a version that is not READY may be asked, too.
+    #[serde(default)]
+    pub on_demand: bool,
+    /// What the person who put the model there should know, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// How a node joins requests for one run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchingInfo {
+    /// Most rows of one run.
+    pub max_size: u32,
+    /// How long a request may wait for others while a session is idle, in microseconds.
+    #[serde(default)]
+    pub max_delay_us: u64,
+    /// Rows that runs should have where there is a choice.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub preferred_sizes: Vec<u32>,
 }

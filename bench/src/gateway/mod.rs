@@ -7,12 +7,12 @@
 //! generator (`wrk`, one thread) is not. nginx has as many workers as the gateway has shards, keep-alive to its
 //! backend, no access log; Lineside's metrics are on.
 
-mod body;
+pub(crate) mod body;
 pub(crate) mod echo;
 mod lineside;
 mod nginx;
 mod runner;
-mod wrk;
+pub(crate) mod wrk;
 
 use std::time::Duration;
 

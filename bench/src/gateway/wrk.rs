@@ -4,7 +4,7 @@ use std::{net::SocketAddr, process::Command, time::Duration};
 
 use anyhow::{Context as _, bail};
 
-use super::{PATH, body::Body};
+use super::body::Body;
 
 /// What `wrk` saw.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,7 @@ end
     let output = Command::new("wrk")
         .args(["-t1", &format!("-c{connections}"), &format!("-d{}s", lasting.as_secs().max(1)), "-s"])
         .arg(script.path())
-        .arg(format!("http://{to}{PATH}"))
+        .arg(format!("http://{to}{}", body.path))
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let Some(line) = text.lines().find_map(|line| line.strip_prefix("RESULT ")) else {

@@ -14,3 +14,4 @@ pub(crate) mod ping;
 pub(crate) mod runtime;
 pub(crate) mod status;
 pub(crate) mod token;
+pub(crate) mod trial;

@@ -1,33 +1,32 @@
-//! `lineside models`, `models load`, `models unload`: what the cluster can run.
+//! `lineside models`: what the cluster can run, and what a repository holds.
 
-use std::time::Duration;
+mod change;
+mod check;
+mod list;
 
 use clap::{Args, Subcommand};
-use futures_util::future::join_all;
-use lineside_client::{AskError, Client, Roster, Standing};
-use lineside_mesh::Destination;
-use lineside_wire::{
-    ChangeParams, ChangeResult, FaultCode, MemberRow, ModelInfo, ModelName, ModelParams, ModelState,
-    ModelVersion, ModelsResult, NodeChange, NodeId, Role, TensorSpec, method,
-};
-use serde::Serialize;
-use tokio::time::Instant;
+use lineside_client::Roster;
+use lineside_wire::{ModelName, method};
 
-use super::connect::{ConnectArgs, label, not_answered, select};
+use super::connect::{ConnectArgs, not_answered};
 use crate::{
     exit::{Exit, Failure, Outcome},
-    output::{self, Format, FormatArgs, Table},
+    output::{self, Format, FormatArgs},
 };
 
-/// Longest wait for a change: opening a large model takes its node a while, and each node is told of by itself.
-const CHANGE_WITHIN: Duration = Duration::from_secs(60);
+pub(crate) use list::specs;
 
 /// `lineside models`.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct ModelsArgs {
     #[command(subcommand)]
-    change: Option<Change>,
+    action: Option<Action>,
+    /// Only this model, with all that its nodes say of it
+    name: Option<ModelName>,
+    /// Show of every model what it takes and gives, and how each node runs it
+    #[arg(short, long)]
+    verbose: bool,
     #[command(flatten)]
     connect: ConnectArgs,
     #[command(flatten)]
@@ -35,328 +34,59 @@ pub(crate) struct ModelsArgs {
 }
 
 #[derive(Debug, Subcommand)]
-enum Change {
+enum Action {
     /// Load a model, or load it anew, from each node's own repository
-    Load(ChangeArgs),
+    Load(change::ChangeArgs),
     /// Unload a model; its files stay
-    Unload(ChangeArgs),
-}
-
-#[derive(Debug, Args)]
-struct ChangeArgs {
-    /// The model's name
-    model: ModelName,
-    /// Only this version [default: all]
-    #[arg(long = "version", id = "model_version", value_name = "N")]
-    version: Option<ModelVersion>,
-    /// Only on this node: its name or the beginning of its id; may be given several times [default: every node that has
-    /// the model; to load, every node that has its file]
-    #[arg(long)]
-    node: Vec<String>,
-    #[command(flatten)]
-    connect: ConnectArgs,
-    #[command(flatten)]
-    format: FormatArgs,
+    Unload(change::ChangeArgs),
+    /// Look at a model repository, without a cluster: what would serve from it, with what, and why the rest would not
+    Check(check::CheckArgs),
+    /// Show a model's settings file with every key, its default and what it means
+    Settings,
 }
 
 impl ModelsArgs {
-    /// Lists the models, or changes one.
+    /// Lists the models, changes one, or looks at a repository.
     pub(crate) fn run(self) -> Outcome {
-        let output = self.format.output;
-        match self.change {
-            None => self.connect.run(async move |client| {
-                let list = client.members().await.map_err(|error| not_answered(&error))?;
-                let models = models_of(&Roster::new(list));
-                match output {
-                    Format::Json => output::json(&models)?,
-                    Format::Table if models.is_empty() => {
-                        output::note("the cluster has no models: put them in a node's model repository");
-                    }
-                    Format::Table => output::data(table(&models))?,
-                }
+        match self.action {
+            None => list(self.name, self.verbose, self.connect, self.format.output),
+            Some(Action::Load(args)) => change::change(method::MODELS_LOAD, args),
+            Some(Action::Unload(args)) => change::change(method::MODELS_UNLOAD, args),
+            Some(Action::Check(args)) => args.run(),
+            Some(Action::Settings) => {
+                output::data(lineside_node::sample_settings())?;
                 Ok(Exit::Ok)
-            }),
-            Some(Change::Load(args)) => change(method::MODELS_LOAD, args),
-            Some(Change::Unload(args)) => change(method::MODELS_UNLOAD, args),
+            }
         }
     }
 }
 
-/// A model as the list shows it.
-#[derive(Debug, Serialize)]
-struct ListedModel {
-    #[serde(flatten)]
-    model: ModelInfo,
-    nodes: Vec<OnNode>,
-}
-
-/// What one node says of a model.
-#[derive(Debug, Serialize)]
-struct OnNode {
-    name: String,
-    node: NodeId,
-    /// What the cluster thinks of the node.
-    standing: String,
-    state: ModelState,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-}
-
-impl OnNode {
-    fn serves(&self) -> bool {
-        self.state == ModelState::Ready && self.standing.parse().is_ok_and(Standing::is_present)
-    }
-}
-
-fn models_of(roster: &Roster) -> Vec<ListedModel> {
-    let on_nodes = |model: &ModelInfo| {
-        let nodes = roster.rows().iter().filter_map(|row| {
-            let said = row.member.as_ref()?.models.iter();
-            let own = said.into_iter().find(|own| own.name == model.name && own.version == model.version)?;
-            Some(OnNode {
-                name: label(roster.rows(), row),
-                node: row.node,
-                standing: row.state.clone(),
-                state: own.state,
-                reason: own.reason.clone(),
-            })
-        });
-        nodes.collect()
-    };
-    let models = roster.models().iter();
-    models.map(|model| ListedModel { nodes: on_nodes(model), model: model.clone() }).collect()
-}
-
-fn table(models: &[ListedModel]) -> Table {
-    let mut table = Table::new(["MODEL", "VERSION", "STATE", "NODES", "INPUTS", "OUTPUTS", "REASON"]);
-    for ListedModel { model, nodes } in models {
-        let serving: Vec<_> =
-            nodes.iter().filter(|node| node.serves()).map(|node| node.name.as_str()).collect();
-        table.row([
-            model.name.to_string(),
-            model.version.to_string(),
-            model.state.as_str().to_owned(),
-            serving.join(","),
-            specs(&model.inputs),
-            specs(&model.outputs),
-            reason(model, nodes),
-        ]);
-    }
-    table
-}
-
-/// Why a model does not serve; of one that serves somewhere, which nodes cannot and why.
-fn reason(model: &ModelInfo, nodes: &[OnNode]) -> String {
-    if model.state != ModelState::Ready {
-        return model.reason.clone().unwrap_or_default();
-    }
-    let troubles = nodes.iter().filter_map(|node| Some(format!("{}: {}", node.name, node.reason.as_ref()?)));
-    troubles.collect::<Vec<_>>().join("; ")
-}
-
-/// `a:FP32[-1,4] b:INT64[1]`.
-pub(crate) fn specs(specs: &[TensorSpec]) -> String {
-    let one = |spec: &TensorSpec| {
-        let dims: Vec<_> = spec.shape.iter().map(ToString::to_string).collect();
-        format!("{}:{}[{}]", spec.name, spec.datatype, dims.join(","))
-    };
-    specs.iter().map(one).collect::<Vec<_>>().join(" ")
-}
-
-/// What became of a change on one node.
-#[derive(Debug, Serialize)]
-struct Changed {
-    name: String,
-    node: NodeId,
-    ok: bool,
-    /// It does not have the model.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    absent: bool,
-    /// The model as the node has it now; by way of a door, as the cluster has it.
-    models: Vec<ModelInfo>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
-
-fn change(method: &'static str, args: ChangeArgs) -> Outcome {
-    let ChangeArgs { model, version, node, connect, format: FormatArgs { output } } = args;
-    connect.run_for(Some(method), async move |client| {
+fn list(name: Option<ModelName>, verbose: bool, connect: ConnectArgs, output: Format) -> Outcome {
+    connect.run(async move |client| {
         let list = client.members().await.map_err(|error| not_answered(&error))?;
-        let targets = targets(&list.members, method, &model, &node)?;
-        let changed = if is_for_a_door(client.credentials().identity().role(), &list.members) {
-            let nodes = targets.iter().filter(|_| !node.is_empty()).map(|row| row.node).collect();
-            let params = ChangeParams { model: model.clone(), version, nodes };
-            by_door(client, method, &params, &list.members).await?
-        } else {
-            let params = ModelParams { model: model.clone(), version };
-            let asked = targets.into_iter().map(|row| ask(client, method, &params, &list.members, row));
-            join_all(asked).await
-        };
+        let mut models = list::models_of(&Roster::new(list));
+        if let Some(name) = &name {
+            models.retain(|model| model.is_called(name));
+            if models.is_empty() {
+                let what = format!("no node has the model {name}");
+                return Err(Failure::new(Exit::Failure, what, "", "`lineside models` lists the models"));
+            }
+        }
         match output {
-            Format::Json => output::json(&changed)?,
-            Format::Table => output::data(changes(&changed))?,
+            Format::Json => output::json(&models)?,
+            Format::Table if models.is_empty() => {
+                output::note("the cluster has no models: put them in a node's model repository");
+            }
+            Format::Table if verbose || name.is_some() => output::data(list::full(&models))?,
+            Format::Table => output::data(list::table(&models))?,
         }
-        Ok(exit(&changed, !node.is_empty()))
+        Ok(Exit::Ok)
     })
-}
-
-/// Whether a door is asked, which asks the nodes: there is one, and it does so for this role. A member's own call is each
-/// node's by itself.
-fn is_for_a_door(role: Role, rows: &[MemberRow]) -> bool {
-    !role.is_member() && !doors(rows).is_empty()
-}
-
-/// The doors that are there, those that answer first.
-fn doors(rows: &[MemberRow]) -> Vec<&MemberRow> {
-    let is_door = |row: &&MemberRow| {
-        let has_door = row.member.as_ref().is_some_and(|member| member.door);
-        has_door && row.state.parse().is_ok_and(Standing::is_present)
-    };
-    let mut doors: Vec<_> = rows.iter().filter(is_door).collect();
-    doors.sort_by_key(|row| row.state.parse() != Ok(Standing::Alive));
-    doors
-}
-
-/// All who have the model have done it. Of nodes that were named, each has to have it.
-fn exit(changed: &[Changed], is_named: bool) -> Exit {
-    let is_well = |node: &Changed| node.ok || (node.absent && !is_named);
-    match changed.iter().all(is_well) && changed.iter().any(|node| node.ok) {
-        true => Exit::Ok,
-        false => Exit::Failure,
-    }
-}
-
-/// The nodes that a change goes to. A model that no node lists may still lie in the repositories: every node is
-/// asked to load it.
-fn targets<'a>(
-    rows: &'a [MemberRow],
-    method: &str,
-    model: &ModelName,
-    wanted: &[String],
-) -> Result<Vec<&'a MemberRow>, Failure> {
-    if !wanted.is_empty() {
-        return wanted.iter().map(|wanted| select(rows, wanted)).collect();
-    }
-    let is_present =
-        |row: &&MemberRow| row.role == Some(Role::Node) && row.state.parse().is_ok_and(Standing::is_present);
-    let nodes: Vec<_> = rows.iter().filter(is_present).collect();
-    let has_it = |row: &&MemberRow| {
-        row.member.as_ref().is_some_and(|member| member.models.iter().any(|own| own.name == *model))
-    };
-    let having: Vec<_> = nodes.iter().copied().filter(has_it).collect();
-    match (having.is_empty(), nodes.is_empty()) {
-        (false, _) if method == method::MODELS_UNLOAD => Ok(having),
-        (_, false) if method == method::MODELS_LOAD => Ok(nodes),
-        (_, _) => Err(nobody_has(model)),
-    }
-}
-
-fn nobody_has(model: &ModelName) -> Failure {
-    Failure::new(
-        Exit::Failure,
-        format!("no node that is alive has the model {model}"),
-        "",
-        "`lineside models` lists the models, `lineside members` the nodes",
-    )
-}
-
-/// Asks a door, which asks all nodes side by side. It has the whole time: a large model takes its node a while to load.
-/// The next one is asked where a door cannot be reached or leaves; a node that is told twice has the model all the same.
-async fn by_door(
-    client: &Client,
-    method: &'static str,
-    params: &ChangeParams,
-    rows: &[MemberRow],
-) -> Result<Vec<Changed>, Failure> {
-    let until = Instant::now() + CHANGE_WITHIN;
-    let mut answer: Result<ChangeResult, AskError> = Err(AskError::NoMember);
-    for row in doors(rows) {
-        let to = Destination { node: row.node, address: row.address };
-        answer = client.pool().ask_at(to, method, params, until).await;
-        match &answer {
-            Err(AskError::Broken { .. }) => {}
-            Err(AskError::Refused { fault, .. }) if fault.code == FaultCode::Draining => {}
-            Ok(_) | Err(_) => break,
-        }
-    }
-    let ChangeResult { models, nodes } = match answer {
-        Ok(result) => result,
-        Err(AskError::Refused { fault, .. }) if fault.code == FaultCode::ModelNotFound => {
-            return Err(nobody_has(&params.model));
-        }
-        Err(error) => return Err(not_answered(&error)),
-    };
-    let changed = nodes.into_iter().map(|NodeChange { node, name, done, absent, reason }| Changed {
-        name: rows.iter().find(|row| row.node == node).map_or(name, |row| label(rows, row)),
-        node,
-        ok: done,
-        absent,
-        models: if done { models.clone() } else { Vec::new() },
-        error: if absent { Some(not_there(&params.model, params.version)) } else { reason },
-    });
-    Ok(changed.collect())
-}
-
-/// Asks one node by itself.
-async fn ask(
-    client: &Client,
-    method: &'static str,
-    params: &ModelParams,
-    rows: &[MemberRow],
-    row: &MemberRow,
-) -> Changed {
-    let to = Destination { node: row.node, address: row.address };
-    let until = Instant::now() + CHANGE_WITHIN;
-    let answer: Result<ModelsResult, AskError> = client.pool().ask_at(to, method, params, until).await;
-    let (absent, models, error) = match answer {
-        Ok(list) => (false, list.models, None),
-        Err(AskError::Late { within }) => {
-            let text = format!("no answer within {within:?}; it may still be at work: see `lineside models`");
-            (false, Vec::new(), Some(text))
-        }
-        Err(AskError::Refused { fault, .. }) if fault.code == FaultCode::ModelNotFound => {
-            (true, Vec::new(), Some(not_there(&params.model, params.version)))
-        }
-        Err(error) => (false, Vec::new(), Some(error.to_string())),
-    };
-    // A model that was to be loaded and cannot serve is no success, though the node did answer.
-    let has_failed = |model: &&ModelInfo| {
-        method == method::MODELS_LOAD
-            && model.name == params.model
-            && params.version.is_none_or(|version| version == model.version)
-            && model.state == ModelState::Unavailable
-    };
-    let failed = models.iter().find(has_failed).map(|model| model.reason.clone().unwrap_or_default());
-    let error = error.or(failed);
-    Changed { name: label(rows, row), node: row.node, ok: error.is_none(), absent, models, error }
-}
-
-fn not_there(model: &ModelName, version: Option<ModelVersion>) -> String {
-    let what = version.map_or_else(String::new, |version| format!(" version {version}"));
-    format!(
-        "it has no {model}{what}; to have it, put {model}.onnx or {model}/VERSION/model.onnx into its models directory"
-    )
-}
-
-fn changes(changed: &[Changed]) -> Table {
-    let mut table = Table::new(["NODE", "RESULT", "REASON"]);
-    for node in changed {
-        let result = match (node.ok, node.absent) {
-            (true, _) => "done",
-            (false, true) => "not there",
-            (false, false) => "failed",
-        };
-        table.row([node.name.clone(), result.to_owned(), node.error.clone().unwrap_or_default()]);
-    }
-    table
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use lineside_wire::Datatype;
-
-    use super::*;
-    use crate::commands::connect::tests as rows;
+    use lineside_wire::{Datatype, ModelInfo, ModelState, ModelVersion, TensorSpec};
 
     /// A model as other commands' tests need it.
     pub(crate) fn model(name: &str, state: ModelState) -> ModelInfo {
@@ -371,101 +101,7 @@ pub(crate) mod tests {
             outputs: vec![spec("sum")],
             slots: 2,
             tasks: Vec::new(),
+            engine: None,
         }
-    }
-
-    #[test]
-    fn the_list_says_where_a_model_serves_and_where_it_cannot() {
-        let mut weld = rows::row("weld", vec![model("add", ModelState::Ready)]);
-        weld.state = "down".to_owned();
-        let list = rows::list(vec![
-            rows::row("glue", vec![model("add", ModelState::Unavailable)]),
-            rows::row("press", vec![model("add", ModelState::Ready)]),
-            weld,
-        ]);
-        let models = models_of(&Roster::new(list));
-        let text = table(&models).to_string();
-        let row: Vec<_> =
-            text.lines().nth(1).unwrap().split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
-        assert_eq!(
-            row,
-            [
-                "add",
-                "1",
-                "READY",
-                "press",
-                "a:FP32[-1,2] b:FP32[-1,2]",
-                "sum:FP32[-1,2]",
-                "glue: it is no ONNX model"
-            ]
-        );
-        let json = serde_json::to_value(&models).unwrap();
-        assert_eq!(json[0]["name"], "add");
-        assert_eq!(json[0]["nodes"][2]["standing"], "down");
-    }
-
-    #[test]
-    fn a_change_goes_to_the_nodes_that_have_the_model() {
-        let mut weld = rows::row("weld", vec![model("add", ModelState::Ready)]);
-        weld.state = "down".to_owned();
-        let rows =
-            [rows::row("glue", Vec::new()), rows::row("press", vec![model("add", ModelState::Ready)]), weld];
-        let asked = |method, name: &str, nodes: &[&str]| {
-            let nodes: Vec<_> = nodes.iter().map(|node| (*node).to_owned()).collect();
-            let targets = targets(&rows, method, &name.parse().unwrap(), &nodes);
-            targets.map(|rows| rows.iter().map(|row| row.name.clone()).collect::<Vec<_>>()).ok()
-        };
-        assert_eq!(asked(method::MODELS_UNLOAD, "add", &[]).unwrap(), ["press"]);
-        assert_eq!(asked(method::MODELS_LOAD, "add", &["glue"]).unwrap(), ["glue"]);
-        assert_eq!(asked(method::MODELS_UNLOAD, "add", &["press", "glue"]).unwrap(), ["press", "glue"]);
-        // A model that was just copied there is on no list yet.
-        assert_eq!(asked(method::MODELS_LOAD, "new", &[]).unwrap(), ["glue", "press"]);
-        assert_eq!(asked(method::MODELS_LOAD, "add", &[]).unwrap(), ["glue", "press"]);
-        assert_eq!(asked(method::MODELS_UNLOAD, "new", &[]), None);
-    }
-
-    fn became(ok: bool, absent: bool) -> Changed {
-        let error = (!ok).then(|| "a reason".to_owned());
-        let node = NodeId::from_bytes([1; 16]);
-        Changed { name: "press".to_owned(), node, ok, absent, models: Vec::new(), error }
-    }
-
-    #[test]
-    fn a_change_is_well_when_all_who_have_the_model_did_it() {
-        let (done, not_there, failed) =
-            (|| became(true, false), || became(false, true), || became(false, false));
-        for (changed, is_named, expected) in [
-            (vec![done(), done()], false, Exit::Ok),
-            (vec![done(), not_there()], false, Exit::Ok),
-            (vec![done(), not_there()], true, Exit::Failure),
-            (vec![done(), failed()], false, Exit::Failure),
-            (vec![not_there()], false, Exit::Failure),
-            (vec![], false, Exit::Failure),
-        ] {
-            assert_eq!(exit(&changed, is_named), expected, "{changed:?}");
-        }
-        let text = changes(&[done(), not_there(), failed()]).to_string();
-        let expected = [["done", "-"], ["not there", "a reason"], ["failed", "a reason"]];
-        for (line, expected) in text.lines().skip(1).zip(expected) {
-            let cells: Vec<_> = line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
-            assert_eq!(cells[1..], expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn an_admin_asks_a_door_if_there_is_one_and_a_member_asks_the_nodes() {
-        let mut door = rows::row("door", Vec::new());
-        let without = [rows::row("press", Vec::new())];
-        door.member.as_mut().unwrap().door = true;
-        let mut closed = door.clone();
-        closed.state = "down".to_owned();
-        assert!(is_for_a_door(Role::Admin, &[without[0].clone(), door.clone()]));
-        let mut slow = door.clone();
-        slow.state = "suspect".to_owned();
-        let both = [slow, door.clone()];
-        let states: Vec<_> = doors(&both).iter().map(|row| row.state.as_str()).collect();
-        assert_eq!(states, ["alive", "suspect"]);
-        assert!(!is_for_a_door(Role::Node, &[door]));
-        assert!(!is_for_a_door(Role::Admin, &[closed]) && !is_for_a_door(Role::Admin, &without));
     }
 }

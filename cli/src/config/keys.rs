@@ -37,6 +37,21 @@ const PROXIES_MAX: usize = 64;
 /// Hosts of other web pages: each request of a browser is compared with all of them.
 const ORIGINS_MAX: usize = 64;
 
+/// Times without a change. Below, a copy over the network would be loaded half; above, a new model seems not to come.
+const SETTLES: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(30);
+
+/// Times between two looks at a repository, and times for the trial of a model.
+const POLLS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+
+/// Least memory for models: less is a mistake in the unit.
+const MEMORY_MIN: u64 = 1 << 20;
+
+/// Least memory of a trial: ONNX Runtime itself takes about half of it.
+const TRIAL_MEMORY_MIN: u64 = 256 << 20;
+
+/// Models that are named for the start: a node holds no more versions.
+const MODELS_MAX: usize = 64;
+
 /// One setting.
 pub(super) struct Key {
     /// Its table in the file.
@@ -127,6 +142,34 @@ cores makes every call slower; each session holds its own copy of the model's wo
 A longer queue turns refusals into waiting, and holds the waiting calls' tensors in memory."
     node.onnxruntime: "the path of an ONNX Runtime library, or \"auto\"";
     "The ONNX Runtime library. \"auto\" looks for it; `lineside runtime show` tells where."
+    node.control: "\"watch\", \"poll\" or \"explicit\"";
+    "How the repository is looked after: \"watch\" has the system tell of changes and loads them, \"poll\"
+looks again and again (for NFS, which tells nothing), \"explicit\" loads and unloads on command only."
+    node.settle: "a time from 10ms to 30s, for example \"1s\"", if |time| SETTLES.contains(time);
+    "With \"watch\": how long nothing may change before a change is loaded. A file that is being copied
+changes all the time; copy and rename it, and less is enough."
+    node.poll_interval: "a time from 1s to 1h, for example \"10s\"", if |time| POLLS.contains(time);
+    "With \"poll\": how often to look. A change is loaded when a second look, a second later, finds no other."
+    node.load: "a list of at most 64 models, for example [\"add\"], or \"auto\"",
+        if |models: &Option<Vec<String>>| models.as_ref().is_none_or(|models| is_models(models));
+    "With \"explicit\": the models that are loaded at the start. \"auto\" is all that the repository holds."
+    node.on_demand: "true or false";
+    "Whether models are loaded at the first request for them, which waits for that, and not before."
+    node.memory_max: "0B or a size from 1MiB, for example \"4GiB\"; 0B does not limit",
+        if |size: &Size| size.0 == 0 || MEMORY_MIN <= size.0;
+    "With on_demand: memory that loaded models may take. Beyond, those without calls that were not asked
+for the longest are unloaded; they come back at their next request."
+    node.trial: "true or false";
+    "Whether a model is first loaded and run in a process of its own, so that one that crashes, takes all
+memory or never ends takes nothing else with it. Without it, what is wrong with a model hits the node."
+    node.trial_time_max: "a time from 1s to 1h, for example \"2m\"", if |time| POLLS.contains(time);
+    "Longest time of such a trial: loading, warm-up and measurement."
+    node.trial_memory_max: "a size from 256MiB, for example \"8GiB\", or \"auto\"",
+        if |size: &Option<Size>| size.is_none_or(|size| TRIAL_MEMORY_MIN <= size.0);
+    "Most memory (address space) of such a trial. \"auto\" is three quarters of the machine's."
+    node.model_cache: "a directory, \"none\" or \"auto\"";
+    "Where the findings of trials, optimised models and compiled engines are kept, by the models' hashes.
+\"auto\" is the folder cache/models in the data directory. With \"none\" each start tries all models anew."
     gateway.http: "an IP address with a port, for example \"0.0.0.0:8080\"";
     "Where HTTP is served (TCP). Use \"127.0.0.1:8080\" to serve this machine only."
     gateway.grpc: "an IP address with a port, for example \"0.0.0.0:8001\", or \"none\"";
@@ -240,6 +283,10 @@ fn is_origins(origins: &[String]) -> bool {
     origins.len() <= ORIGINS_MAX && origins.iter().all(is_host)
 }
 
+fn is_models(models: &[String]) -> bool {
+    models.len() <= MODELS_MAX && models.iter().all(|name| name.parse::<lineside_wire::ModelName>().is_ok())
+}
+
 fn is_proxies(proxies: &[String]) -> bool {
     proxies.len() <= PROXIES_MAX && proxies.iter().all(|proxy| proxy.parse::<Network>().is_ok())
 }
@@ -286,6 +333,13 @@ mod tests {
             ("node.sessions", "0"),
             ("node.sessions", "257"),
             ("node.queue_max", "0"),
+            ("node.control", "none"),
+            ("node.settle", "1m"),
+            ("node.poll_interval", "500ms"),
+            ("node.load", "a model"),
+            ("node.memory_max", "5B"),
+            ("node.trial_time_max", "0s"),
+            ("node.trial_memory_max", "1MiB"),
             ("gateway.body_bytes_max", "2GiB"),
             ("gateway.body_bytes_max", "64"),
             ("gateway.deadline", "0s"),

@@ -8,7 +8,7 @@ use toml::{
 };
 
 use super::{
-    Config, Gateway, Tls,
+    Config, Control, Gateway, Node, Tls,
     error::{InvalidConfig, Mistake},
     keys::{KEYS, Key},
     setting::Raw,
@@ -260,6 +260,7 @@ impl Loading {
     }
 
     fn finish(mut self) -> Result<Loaded, InvalidConfig> {
+        self.check_models();
         self.check_deadlines();
         self.check_tls();
         self.check_ports();
@@ -274,6 +275,18 @@ impl Loading {
         let place = keys.iter().find_map(|key| self.origins.get(*key).cloned());
         let place = place.unwrap_or(Origin::Default);
         self.mistakes.push(Mistake::Conflict { place, key: keys[0], why, remedy });
+    }
+
+    fn check_models(&mut self) {
+        let Node { control, on_demand, memory_max, ref load, .. } = self.config.node;
+        if control != Control::Explicit && load.is_some() {
+            let why = "it is set, and only used where node.control is \"explicit\"".to_owned();
+            self.conflict(&["node.load"], why, "set node.control to \"explicit\", or leave it out");
+        }
+        if !on_demand && memory_max.0 != 0 {
+            let why = "it is set, and only used where node.on_demand is true".to_owned();
+            self.conflict(&["node.memory_max"], why, "set node.on_demand to true, or leave it out");
+        }
     }
 
     fn check_deadlines(&mut self) {

@@ -92,6 +92,37 @@ pub(crate) struct Node {
     pub(crate) queue_max: NonZeroU32,
     /// The ONNX Runtime library; `None` searches for it.
     pub(crate) onnxruntime: Option<PathBuf>,
+    /// How the model repository is looked after.
+    pub(crate) control: Control,
+    /// How long nothing may change before a change is looked at.
+    pub(crate) settle: Duration,
+    /// How often a polled repository is looked at.
+    pub(crate) poll_interval: Duration,
+    /// What is loaded at the start under explicit control; `None` is everything.
+    pub(crate) load: Option<Vec<String>>,
+    /// Whether a request loads a model that is not loaded.
+    pub(crate) on_demand: bool,
+    /// Memory for models that are loaded on demand; 0 does not limit.
+    pub(crate) memory_max: Size,
+    /// Whether a model is tried in a process of its own before it is loaded.
+    pub(crate) trial: bool,
+    /// Longest time of a trial.
+    pub(crate) trial_time_max: Duration,
+    /// Most memory of a trial; `None` goes by the machine's.
+    pub(crate) trial_memory_max: Option<Size>,
+    /// Where findings and optimised models are kept; `None` is below the data directory.
+    pub(crate) model_cache: Option<MaybeFile>,
+}
+
+/// How the model repository is looked after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Control {
+    /// By the system's notices of changes.
+    Watch,
+    /// By looking again and again.
+    Poll,
+    /// Only by commands.
+    Explicit,
 }
 
 /// How HTTP is served and calls are forwarded.
@@ -222,6 +253,16 @@ impl Default for Node {
             sessions: None,
             queue_max: NonZeroU32::new(64).expect("64 is not 0"),
             onnxruntime: None,
+            control: Control::Watch,
+            settle: Duration::from_secs(1),
+            poll_interval: Duration::from_secs(10),
+            load: None,
+            on_demand: false,
+            memory_max: Size(0),
+            trial: true,
+            trial_time_max: Duration::from_secs(120),
+            trial_memory_max: None,
+            model_cache: None,
         }
     }
 }
@@ -294,6 +335,12 @@ impl Config {
     /// The model repository: as set, or `models` in the data directory.
     pub(crate) fn models_dir(&self) -> PathBuf {
         self.node.models.clone().unwrap_or_else(|| self.data_dir().join("models"))
+    }
+
+    /// Where findings about models and optimised models are kept, if anywhere.
+    pub(crate) fn model_cache(&self) -> Option<PathBuf> {
+        let usual = || MaybeFile(Some(self.data_dir().join("cache/models")));
+        self.node.model_cache.clone().unwrap_or_else(usual).0
     }
 
     /// How long certificates live that this machine issues. An admin's is for a day, whatever is set.

@@ -10,7 +10,7 @@ use std::{
 use lineside_gateway::{KeysMode, ModelControl};
 
 use super::{
-    DEFAULT_PORT, LogFormat, MaybeAddress, MaybeFile, Preset, Tls,
+    Control, DEFAULT_PORT, LogFormat, MaybeAddress, MaybeFile, Preset, Tls,
     units::{Size, read_size, read_time, write_size, write_time},
 };
 
@@ -260,6 +260,7 @@ macro_rules! words {
 words! {
     Preset { "lan" = Lan, "fast" = Fast }
     LogFormat { "auto" = Auto, "human" = Human, "json" = Json }
+    Control { "watch" = Watch, "poll" = Poll, "explicit" = Explicit }
     Tls { "off" = Off, "cluster" = Cluster, "files" = Files }
     KeysMode { "optional" = Optional, "required" = Required }
     ModelControl { "keys" = Keys, "open" = Open, "off" = Off }

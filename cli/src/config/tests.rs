@@ -134,6 +134,20 @@ fn settings_of_https_that_do_not_fit_together_are_conflicts() {
 }
 
 #[test]
+fn settings_of_models_that_do_nothing_are_conflicts() {
+    for (text, key) in [("load = [\"add\"]", "node.load"), ("memory_max = \"1GiB\"", "node.memory_max")] {
+        let mistake = only_mistake(&format!("[node]\n{text}\n"));
+        assert!(matches!(&mistake, Mistake::Conflict { key: found, .. } if *found == key), "{mistake:?}");
+    }
+    let loaded =
+        from_text("[node]\ncontrol = \"explicit\"\nload = []\non_demand = true\nmemory_max = \"1GiB\"");
+    assert_eq!(loaded.unwrap().config.node.load, Some(vec![]));
+    let cache = |text: &str| from_text(text).unwrap().config.model_cache();
+    assert!(cache("[member]\ndata_dir = \"/data\"").unwrap().ends_with("cache/models"));
+    assert_eq!(cache("[node]\nmodel_cache = \"none\""), None);
+}
+
+#[test]
 fn paths_that_are_not_there_are_found_before_the_start() {
     let loaded = from_text("[node]\nmodels = \"/no/such/place\"").unwrap();
     let error = loaded.check_paths().unwrap_err();
@@ -170,7 +184,8 @@ fn every_other_sample_loads() {
     let mut samples = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_none_or(|extension| extension != "toml") {
+        // A model's settings are another file, which the node's tests load.
+        if path.extension().is_none_or(|extension| extension != "toml") || path.ends_with("model.toml") {
             continue;
         }
         let text = std::fs::read_to_string(&path).unwrap();

@@ -365,6 +365,7 @@ pub(super) mod tests {
             outputs: Vec::new(),
             slots: 1,
             tasks: Vec::new(),
+            engine: None,
         }
     }
 

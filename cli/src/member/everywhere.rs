@@ -172,8 +172,17 @@ pub(super) fn sum(answers: impl IntoIterator<Item = StatisticsResult>) -> Statis
 
 fn add(sum: &mut ModelStatistics, one: &ModelStatistics) {
     sum.last_inference_ms = sum.last_inference_ms.max(one.last_inference_ms);
-    sum.inference_count = sum.inference_count.saturating_add(one.inference_count);
-    sum.execution_count = sum.execution_count.saturating_add(one.execution_count);
+    for (sum, one) in [
+        (&mut sum.inference_count, one.inference_count),
+        (&mut sum.execution_count, one.execution_count),
+        (&mut sum.expired, one.expired),
+        (&mut sum.rejected, one.rejected),
+        (&mut sum.stopped, one.stopped),
+        // Of all nodes together, as every other number here.
+        (&mut sum.memory_bytes, one.memory_bytes),
+    ] {
+        *sum = sum.saturating_add(one);
+    }
     for (sum, one) in [
         (&mut sum.success, one.success),
         (&mut sum.fail, one.fail),
@@ -183,6 +192,7 @@ fn add(sum: &mut ModelStatistics, one: &ModelStatistics) {
         (&mut sum.compute_output, one.compute_output),
         (&mut sum.cache_hit, one.cache_hit),
         (&mut sum.cache_miss, one.cache_miss),
+        (&mut sum.cancel, one.cancel),
     ] {
         spend(sum, one);
     }
@@ -220,6 +230,7 @@ mod tests {
             outputs: Vec::new(),
             slots: 1,
             tasks: Vec::new(),
+            engine: None,
         }
     }
 
@@ -365,6 +376,11 @@ mod tests {
                 cache_hit: Spent::default(),
                 cache_miss: Spent::default(),
                 batches: vec![batch],
+                cancel: spent(1),
+                expired: 2,
+                rejected: 3,
+                stopped: 4,
+                memory_bytes: 5,
             }
         };
         let answers = [vec![one(1, 2, 50), one(2, 7, 0)], vec![one(1, 3, 40)], vec![one(1, 2, 60)]];
@@ -372,6 +388,8 @@ mod tests {
         assert_eq!(sums.len(), 2);
         assert_eq!((sums[0].inference_count, sums[0].last_inference_ms), (7, 60));
         assert_eq!((sums[0].success, sums[0].queue), (spent(7), spent(3)));
+        assert_eq!((sums[0].cancel, sums[0].expired, sums[0].rejected), (spent(3), 6, 9));
+        assert_eq!((sums[0].stopped, sums[0].memory_bytes), (12, 15));
         let batches: Vec<_> =
             sums[0].batches.iter().map(|one| (one.batch_size, one.compute_infer.count)).collect();
         assert_eq!(batches, [(2, 2), (3, 1)]);

@@ -142,6 +142,7 @@ mod tests {
             outputs: Vec::new(),
             slots: 2,
             tasks: Vec::new(),
+            engine: None,
         };
         let address = ([127, 0, 0, 1], 7443).into();
         let load = LoadReport { running: 0, queued: 0, slots: 2 };

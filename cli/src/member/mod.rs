@@ -53,6 +53,7 @@ use crate::{
 pub(crate) use address::{AddressFile, reachable};
 pub(crate) use home::state_directory;
 pub(crate) use skew::is_apart;
+pub(crate) use start::trial;
 
 /// What a member does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

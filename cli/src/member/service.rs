@@ -71,6 +71,12 @@ impl Service for MemberService {
             },
         }
     }
+
+    fn abandoned(&self) {
+        if let Some(node) = &self.node {
+            node.abandoned();
+        }
+    }
 }
 
 impl MemberService {

@@ -8,7 +8,7 @@ use lineside_certs::{
 use lineside_discovery::{Discovery, DiscoveryConfig, MdnsConfig, Opened, Pace};
 use lineside_gateway::{GatewayError, Shared};
 use lineside_mesh::{BindError, Mesh, MeshConfig};
-use lineside_node::{Node, NodeConfig, runtime};
+use lineside_node::{ModelControl, Node, NodeConfig, runtime, trial::TrialConfig};
 use lineside_wire::{LoadReport, MemberState, NodeId, Role, TrustStamp};
 use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -35,7 +35,7 @@ use super::{
     web::{self, WebKeeper},
 };
 use crate::{
-    config::{Config, Preset},
+    config::{self, Config, Control, Preset},
     exit::{Exit, Failure, OrFail as _},
 };
 
@@ -378,8 +378,53 @@ fn start_node(config: &Config, identity: &Identity) -> Result<Node, Failure> {
         sessions: config.node.sessions.map_or_else(cores, count),
         queue_max: count(config.node.queue_max),
         library: found.path,
+        control: control(&config.node),
+        on_demand: config.node.on_demand,
+        memory_max: (config.node.memory_max.0 != 0).then_some(config.node.memory_max.0),
+        trial: config.node.trial.then(|| trial(&config.node)).transpose()?,
+        cache: config.model_cache(),
     };
     Node::start(settings, identity.node()).or_fail(Exit::Failure, "cannot run models", "")
+}
+
+fn control(node: &config::Node) -> ModelControl {
+    match node.control {
+        Control::Watch => ModelControl::Watch { settle: node.settle },
+        Control::Poll => ModelControl::Poll { every: node.poll_interval },
+        Control::Explicit => ModelControl::Explicit {
+            // Whatever is no name was refused with the settings.
+            load: node.load.as_ref().map(|names| names.iter().filter_map(|name| name.parse().ok()).collect()),
+        },
+    }
+}
+
+/// Models are tried by this program itself.
+pub(crate) fn trial(node: &config::Node) -> Result<TrialConfig, Failure> {
+    // What runs, also when an update has put another file in its place.
+    let own = std::path::PathBuf::from("/proc/self/exe");
+    let program = if own.exists() { Ok(own) } else { std::env::current_exe() };
+    let program = program.or_fail(
+        Exit::Failure,
+        "cannot try models in a process of their own: this program's file is not found",
+        "start it by its full path, or set node.trial to false",
+    )?;
+    Ok(TrialConfig {
+        program,
+        arguments: vec!["try-model".into()],
+        time_max: node.trial_time_max,
+        memory_max: node.trial_memory_max.map_or_else(trial_memory, |size| size.0),
+    })
+}
+
+/// Three quarters of the machine's memory, so that a trial that takes all it can does not make the system end something
+/// else. Where the system does not tell, as much as any model of 2 GiB needs.
+fn trial_memory() -> u64 {
+    const UNKNOWN: u64 = 8 << 30;
+    const LEAST: u64 = 1 << 30;
+    let told = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = told.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB"));
+    let total = total.and_then(|kibibytes| kibibytes.trim().parse::<u64>().ok());
+    total.map_or(UNKNOWN, |kibibytes| (kibibytes.saturating_mul(1024) / 4 * 3).max(LEAST))
 }
 
 /// The address that the others are told; without a network this machine's own, which only it can reach.

@@ -4,7 +4,7 @@ use std::{io::IsTerminal as _, sync::Arc, time::Duration};
 
 use lineside_certs::{AUTHORITY_DIRECTORY, Identity, TOKEN_LIFETIME, Token};
 use lineside_discovery::Discovery;
-use lineside_node::Node;
+use lineside_node::{Node, Refused};
 use lineside_wire::{MemberState, ModelInfo};
 use tokio::time::sleep;
 
@@ -47,7 +47,7 @@ pub(crate) async fn own_changes(own: Arc<Own>, node: Option<Node>, discovery: Di
         }
         if is_ready && !told {
             told = true;
-            models_loaded(&node.models());
+            models_loaded(&node.models(), &node.refused());
         }
         tokio::select! {
             () = sleep(LOAD_EVERY) => {}
@@ -182,25 +182,56 @@ fn door_lines(file: &AddressFile, config: &Config) -> String {
 }
 
 /// Tells a person what became of the models at the start; the log has a line from the loader for each.
-fn models_loaded(models: &[ModelInfo]) {
+fn models_loaded(models: &[ModelInfo], refused: &[Refused]) {
     if models.is_empty() {
-        tracing::warn!("the model repository is empty: put <name>/1/model.onnx there and load it");
+        tracing::warn!("the model repository is empty: put <name>/1/model.onnx there");
     }
-    if std::io::stderr().is_terminal() && !models.is_empty() {
-        let mut table = Table::new(["MODEL", "VERSION", "STATUS"]);
-        for ModelInfo { name, version, state, reason, .. } in models {
-            let status = reason
-                .as_ref()
-                .map_or_else(|| state.as_str().to_owned(), |reason| format!("{}: {reason}", state.as_str()));
-            table.row([name.to_string(), version.to_string(), status]);
-        }
-        output::note(table);
+    if std::io::stderr().is_terminal() && !(models.is_empty() && refused.is_empty()) {
+        output::note(models_table(models, refused));
     }
+}
+
+/// A row for each version, and for each thing in the repository that is none: nothing that somebody put there is passed
+/// over in silence.
+fn models_table(models: &[ModelInfo], refused: &[Refused]) -> Table {
+    let mut table = Table::new(["MODEL", "VERSION", "STATE", "REASON"]);
+    for ModelInfo { name, version, state, reason, .. } in models {
+        let reason = reason.clone().unwrap_or_default();
+        table.row([name.to_string(), version.to_string(), state.as_str().to_owned(), reason]);
+    }
+    for Refused { path, reason } in refused {
+        table.row([path.display().to_string(), "-".to_owned(), "NO MODEL".to_owned(), reason.clone()]);
+    }
+    table
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_start_tells_of_every_model_and_of_what_is_none() {
+        let info = |name: &str, state, reason: Option<&str>| ModelInfo {
+            name: name.parse().expect("a name"),
+            version: lineside_wire::ModelVersion(2),
+            state,
+            reason: reason.map(str::to_owned),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            slots: 1,
+            tasks: Vec::new(),
+            engine: None,
+        };
+        use lineside_wire::ModelState::{Ready, Unavailable};
+        let models = [info("add", Ready, None), info("weld", Unavailable, Some("not an ONNX model"))];
+        let refused = Refused { path: "a model.onnx".into(), reason: "it cannot name a model".to_owned() };
+        let table = models_table(&models, &[refused]).to_string();
+        let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0], ["MODEL", "VERSION", "STATE", "REASON"]);
+        assert_eq!(lines[1], ["add", "2", "READY", "-"]);
+        assert_eq!(lines[2], ["weld", "2", "UNAVAILABLE", "not", "an", "ONNX", "model"]);
+        assert!(table.contains("a model.onnx") && table.contains("cannot name a model"), "{table}");
+    }
 
     #[test]
     fn the_door_is_told_by_each_of_its_protocols() {

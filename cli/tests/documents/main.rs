@@ -11,6 +11,7 @@ use newcomer::Newcomer;
 
 const README: &str = include_str!("../../../README.md");
 const HTTP_API: &str = include_str!("../../../docs/http-api.md");
+const MODELS: &str = include_str!("../../../docs/models.md");
 
 /// A test of all tests cannot run all tests: continuous integration runs this line itself.
 const RUN_ELSEWHERE: &str = "cargo test --workspace";
@@ -52,8 +53,18 @@ fn every_console_block_of_readme_does_what_it_says() {
 
 #[test]
 fn every_console_block_about_http_gives_the_answer_below_it() {
-    let blocks = blocks(HTTP_API);
-    assert!(10 < blocks.iter().filter(|block| block.answer.is_some()).count(), "blocks with answers");
+    gives_the_answers_below_its_blocks(HTTP_API, 11);
+}
+
+#[test]
+fn every_console_block_about_models_gives_the_answer_below_it() {
+    gives_the_answers_below_its_blocks(MODELS, 4);
+}
+
+fn gives_the_answers_below_its_blocks(document: &str, answers_min: usize) {
+    let blocks = blocks(document);
+    let answers = blocks.iter().filter(|block| block.answer.is_some()).count();
+    assert!(answers_min <= answers, "{answers} blocks with answers");
     let mut newcomer = Newcomer::new();
     for Block { commands, answer } in blocks {
         let (last, before) = commands.split_last().expect("a block has a command");

@@ -1,5 +1,6 @@
 //! Stories of the balancer, in a clock that only the tests move.
 
+mod affinity;
 mod properties;
 mod silence;
 mod two_gateways;
@@ -339,6 +340,19 @@ fn unknown_models_are_told_from_models_that_cannot_serve_now() {
     });
     let reason = "press is down, LOADING on weld".to_owned();
     assert_eq!(lease(&floor, "add", None), Err(NoLease::NotServing { reason }));
+}
+
+#[test]
+fn a_node_that_loads_on_demand_is_asked_where_nobody_else_has_room() {
+    let mut floor = Floor::with(["press", "weld"]);
+    floor.change("weld", |node| {
+        let Serves::Models(models) = &mut node.serves else { unreachable!() };
+        (models[0].state, models[0].on_demand) = (ModelState::Unavailable, true);
+    });
+    assert_eq!(floor.send(3), ["press"; 3], "whoever has loaded it comes first, however busy");
+    assert_eq!(name(&floor.try_lease(&["press"]).unwrap()), "weld");
+    floor.change("press", |node| node.standing = Standing::Down);
+    assert_eq!(floor.send(1), ["weld"]);
 }
 
 #[test]

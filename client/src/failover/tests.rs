@@ -126,15 +126,57 @@ fn the_setting_bounds_all_tries_and_two_may_have_run() {
 }
 
 #[test]
-fn a_call_of_a_session_is_not_repeated_unless_the_node_knows_it_again() {
+fn a_call_of_a_session_is_not_repeated_after_it_may_have_run() {
     assert!(matches!(fail(&mut of_session(), lost()), Next::GiveUp(CallError::Lost { .. })));
     let context = CallContext {
         session: Some("belt 4".to_owned()),
         idempotency_key: Some("part 17".to_owned()),
         ..CallContext::default()
     };
-    let mut known = History::new(&context, ATTEMPTS_MAX);
-    assert!(matches!(fail(&mut known, lost()), Next::Again { .. }));
+    // A key helps only where the node knows it again, and none does.
+    let mut with_key = History::new(&context, ATTEMPTS_MAX);
+    assert!(matches!(fail(&mut with_key, lost()), Next::GiveUp(CallError::Lost { .. })));
+}
+
+fn without_state(by: NodeId) -> CallFailure {
+    let load = lineside_wire::LoadReport::default();
+    let report = lineside_wire::RunReport { node: by, load, queue_us: 0, run_us: 0, attempts: 1, batch: 1 };
+    let fault = Fault::new(FaultCode::SequenceLost, "not here");
+    CallFailure::Fault { node: press(), fault, report: Some(report) }
+}
+
+#[test]
+fn only_the_node_itself_sends_a_session_on_and_only_a_session_goes() {
+    assert!(matches!(fail(&mut of_session(), without_state(press())), Next::Elsewhere));
+    // A door has asked them all.
+    let next = fail(&mut of_session(), without_state(weld()));
+    assert!(matches!(next, Next::GiveUp(CallError::Refused { .. })), "{next:?}");
+    let next = fail(&mut pure(), without_state(press()));
+    assert!(matches!(next, Next::GiveUp(CallError::Refused { .. })), "{next:?}");
+}
+
+#[test]
+fn what_may_have_the_state_counts_more_than_who_has_not() {
+    let end = |failures: Vec<CallFailure>, no_lease| {
+        let mut history = of_session();
+        for failure in failures {
+            assert!(!history.is_spent());
+            fail(&mut history, failure);
+        }
+        history.without_peer(&wanted(None), no_lease)
+    };
+    let lost = || without_state(press());
+    let rests = NoLease::NotServing { reason: "weld rests".to_owned() };
+    let all = [
+        (vec![lost()], NoLease::Exhausted, FaultCode::SequenceLost),
+        (vec![lost()], rests, FaultCode::ModelUnavailable),
+        (vec![lost(), fault(FaultCode::Busy)], NoLease::Exhausted, FaultCode::Busy),
+        (vec![lost(), fault(FaultCode::Draining)], NoLease::Exhausted, FaultCode::ModelUnavailable),
+    ];
+    for (failures, no_lease, code) in all {
+        let error = end(failures, no_lease);
+        assert_eq!(error.fault().code, code, "{error:?}");
+    }
 }
 
 #[test]

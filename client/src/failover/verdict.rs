@@ -19,6 +19,8 @@ pub(super) enum Verdict {
     NotHere,
     /// The peer has the model, but cannot serve it now; nothing was run.
     NotNow,
+    /// The peer has no state of the call's session; nothing was run, and the next in the session's order may have it.
+    NoState,
     /// The peer could not be reached; nothing was sent.
     NothingSent,
     /// The call may have run, and the answer is lost.
@@ -34,6 +36,14 @@ impl Verdict {
         match failure {
             CallFailure::Unreachable { .. } | CallFailure::Lost { sent: false, .. } => Self::NothingSent,
             CallFailure::Lost { sent: true, .. } | CallFailure::Invalid { .. } => Self::Broken,
+            // A door has asked the nodes behind it.
+            CallFailure::Fault { node, fault, report: Some(report) }
+                if fault.code == FaultCode::SequenceLost
+                    && fault.executed == Executed::No
+                    && report.node == *node =>
+            {
+                Self::NoState
+            }
             CallFailure::Fault { fault, .. } => Self::of_fault(fault),
         }
     }
@@ -60,7 +70,8 @@ impl Verdict {
             | FaultCode::Cancelled
             | FaultCode::LimitExceeded
             | FaultCode::InferenceFailed
-            | FaultCode::ModelRejected => return Self::Wrong,
+            | FaultCode::ModelRejected
+            | FaultCode::SequenceLost => return Self::Wrong,
         };
         // A gateway knows more than the table after several tries of its own.
         match fault.executed {
@@ -78,7 +89,7 @@ impl Verdict {
             Self::Leaving => Outcome::Leaving,
             Self::NothingSent | Self::Broken => Outcome::Failed,
             // A fault is an answer: the peer is there, and the deadline may have been the caller's own fancy.
-            Self::Late(_) | Self::NotHere | Self::NotNow | Self::Wrong => Outcome::Heard,
+            Self::Late(_) | Self::NotHere | Self::NotNow | Self::NoState | Self::Wrong => Outcome::Heard,
         }
     }
 }

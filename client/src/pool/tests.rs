@@ -27,6 +27,8 @@ enum Manner {
     Breaks(Duration),
     /// Cannot be reached.
     Away,
+    /// Says that it has no state of the call's session.
+    HasNoState,
     /// Never answers.
     Silent,
 }
@@ -73,6 +75,10 @@ impl Transport for Arc<Network> {
             Manner::Fails(code) => {
                 let fault = Fault::new(code, "told so");
                 Err(CallFailure::Fault { node, fault, report: None })
+            }
+            Manner::HasNoState => {
+                let fault = Fault::new(FaultCode::SequenceLost, "not here");
+                Err(CallFailure::Fault { node, fault, report: sum(node).report })
             }
             Manner::Breaks(time) => {
                 sleep(time).await;
@@ -163,9 +169,22 @@ fn call(within: Duration) -> InferCall {
     }
 }
 
-fn of_session(within: Duration) -> InferCall {
-    let context = CallContext { session: Some("belt 4".to_owned()), ..CallContext::default() };
-    InferCall { context, ..call(within) }
+/// A call of a session whose order of the nodes begins like this.
+fn of_session(order: &[&str]) -> InferCall {
+    let now = Instant::now().into_std();
+    let balancer = Balancer::new(Balancing::default(), &mut StdRng::seed_from_u64(7), now);
+    balancer.update(order.iter().map(|name| candidate(name)).collect(), now);
+    let begins_so = |session: &String| {
+        let mut tried = Vec::new();
+        order.iter().all(|name| {
+            let wanted = Wanted::Model(&add(), None);
+            let lease = balancer.lease_of_session(session, wanted, &tried, now).unwrap();
+            tried.push(lease.node());
+            lease.node() == id(name)
+        })
+    };
+    let session = (0..).map(|number| format!("belt {number}")).find(begins_so);
+    InferCall { context: CallContext { session, ..CallContext::default() }, ..call(Duration::from_secs(10)) }
 }
 
 #[tokio::test(start_paused = true)]
@@ -221,15 +240,62 @@ async fn nodes_that_cannot_be_reached_are_passed_over_as_far_as_the_setting_allo
 #[tokio::test(start_paused = true)]
 async fn a_call_of_a_session_is_not_repeated_after_a_loss() {
     let floor = Floor::with([("press", Manner::Breaks(Duration::from_millis(1))), ("weld", QUICK)]);
-    let error = floor.pool.infer(of_session(Duration::from_secs(1))).await.unwrap_err();
+    let error = floor.pool.infer(of_session(&["press", "weld"])).await.unwrap_err();
     assert!(matches!(error, CallError::Lost { attempts: 1, node, .. } if node == id("press")), "{error:?}");
     assert_eq!(floor.asked(), [id("press")]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_of_a_session_moves_on_when_nothing_was_run() {
+async fn a_call_of_a_session_moves_on_when_its_node_is_away() {
+    let floor = Floor::with([("press", Manner::Away), ("weld", QUICK)]);
+    let reply = floor.pool.infer(of_session(&["press", "weld"])).await.unwrap();
+    assert_eq!((reply.report.node, reply.report.attempts), (id("weld"), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_a_session_does_not_leave_its_node_because_that_is_busy() {
     let floor = Floor::with([("press", Manner::Fails(FaultCode::Busy)), ("weld", QUICK)]);
-    assert!(floor.pool.infer(of_session(Duration::from_secs(1))).await.is_ok());
+    let session = of_session(&["press", "weld"]);
+    for _ in 0..3 {
+        let error = floor.pool.infer(session.clone()).await.unwrap_err();
+        assert!(matches!(error, CallError::AllBusy { nodes: 1, .. }), "{error:?}");
+    }
+    assert_eq!(floor.asked(), [id("press"); 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_state_of_a_session_is_looked_for_where_it_may_have_begun() {
+    // It began before the press came.
+    let floor = Floor::with([("press", Manner::HasNoState), ("weld", QUICK)]);
+    let reply = floor.pool.infer(of_session(&["press", "weld"])).await.unwrap();
+    assert_eq!((reply.report.node, reply.report.attempts), (id("weld"), 2));
+
+    let floor = Floor::with([("press", Manner::HasNoState), ("weld", Manner::HasNoState)]);
+    let error = floor.pool.infer(of_session(&["press", "weld"])).await.unwrap_err();
+    let CallError::Refused { fault, attempts: 2, .. } = error else { panic!("{error:?}") };
+    assert_eq!(fault.code, FaultCode::SequenceLost);
+    assert_eq!(floor.asked(), [id("press"), id("weld")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_not_called_lost_while_its_node_only_rests() {
+    let floor = Floor::with([("press", Manner::Breaks(Duration::ZERO)), ("weld", Manner::HasNoState)]);
+    let session = of_session(&["press", "weld"]);
+    let error = floor.pool.infer(session.clone()).await.unwrap_err();
+    assert!(matches!(error, CallError::Lost { .. }), "{error:?}");
+    // The press is barred, and may still have the state: to come again is all that is left to do.
+    let error = floor.pool.infer(session.clone()).await.unwrap_err();
+    assert!(
+        matches!(&error, CallError::NoNode { reason, .. } if reason.contains("press rests")),
+        "{error:?}"
+    );
+    assert_eq!(error.fault().executed, Executed::No);
+    // The cluster has found it to be gone.
+    let now = Instant::now().into_std();
+    let dead = Candidate { standing: Standing::Down, ..candidate("press") };
+    floor.pool.balancer().update(vec![dead, candidate("weld")], now);
+    let error = floor.pool.infer(session).await.unwrap_err();
+    assert_eq!(error.fault().code, FaultCode::SequenceLost);
 }
 
 #[tokio::test(start_paused = true)]
@@ -239,7 +305,8 @@ async fn all_tries_share_one_deadline() {
     let start = Instant::now();
     let error = floor.pool.infer(call(Duration::from_secs(1))).await.unwrap_err();
     assert!(matches!(error, CallError::Late { attempts: 2, executed: Executed::Maybe }), "{error:?}");
-    assert!((1_000..1_010).contains(&start.elapsed().as_millis()));
+    // And a moment for the last node's word, whether it has begun.
+    assert!((1_020..1_030).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     let left: Vec<_> = floor.contexts().iter().map(|c| c.timeout_us.unwrap()).collect();
     assert_eq!(left[0], 1_000_000);
     assert!((289_000..=300_000).contains(&left[1]), "{left:?}");

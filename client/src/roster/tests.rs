@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use lineside_wire::{Datatype, TensorSpec};
+use lineside_wire::{Datatype, EngineInfo, TensorSpec};
 
 use super::*;
 use crate::testing::row_of as row;
@@ -17,6 +17,7 @@ fn model(name: &str, state: ModelState) -> ModelInfo {
         outputs: if loaded { vec![spec] } else { Vec::new() },
         slots: 2,
         tasks: Vec::new(),
+        engine: None,
     }
 }
 
@@ -56,6 +57,35 @@ fn a_model_of_a_dead_node_stays_listed_and_says_why_it_does_not_serve() {
     assert_eq!(add.reason.as_deref(), Some("press is down"));
     // What is known of its inputs is still true.
     assert_eq!(add.inputs.len(), 1);
+}
+
+#[test]
+fn how_a_model_is_run_is_what_the_node_that_serves_it_says() {
+    let run = |state, sha256: &str, warning: &str| {
+        let engine = EngineInfo {
+            sha256: sha256.to_owned(),
+            on_demand: state != ModelState::Ready,
+            warnings: vec![warning.to_owned()],
+            ..EngineInfo::default()
+        };
+        ModelInfo { engine: Some(Box::new(engine)), ..model("add", state) }
+    };
+    let seen = |members: Vec<MemberRow>| roster(members).models()[0].engine.clone().expect("somebody ran it");
+    let engine = seen(vec![
+        row("glue", Standing::Alive, vec![run(ModelState::Unavailable, "a1", "slow")]),
+        row("press", Standing::Alive, vec![run(ModelState::Ready, "b2", "old")]),
+        row("weld", Standing::Down, vec![run(ModelState::Ready, "c3", "old")]),
+    ]);
+    assert_eq!((engine.sha256.as_str(), engine.on_demand), ("b2", true));
+    assert_eq!(engine.warnings, ["old", "slow"]);
+
+    let engine = seen(vec![
+        row("press", Standing::Alive, vec![run(ModelState::Ready, "b2", "old")]),
+        row("weld", Standing::Alive, vec![run(ModelState::Ready, "c3", "old")]),
+    ]);
+    assert_eq!(engine.warnings.len(), 2, "two files under one version: {:?}", engine.warnings);
+    let gone = run(ModelState::Unavailable, "a1", "slow");
+    assert!(!seen(vec![row("glue", Standing::Down, vec![gone])]).on_demand, "a dead node loads nothing");
 }
 
 #[test]

@@ -208,6 +208,7 @@ fn state(identity: &Identity, address: SocketAddr) -> MemberState {
         outputs: vec![floats("sum")],
         slots: 4,
         tasks: Vec::new(),
+        engine: None,
     };
     MemberState {
         node: identity.node(),

@@ -78,8 +78,24 @@ fn models() -> Value {
         "ModelInfo": object(&["name", "version", "state", "inputs", "outputs", "slots"], &json!({
             "name": schema("ModelName"), "version": schema("ModelVersion"), "state": schema("ModelState"),
             "reason": schema("Text"), "inputs": list("TensorSpec"), "outputs": list("TensorSpec"),
-            "slots": schema("Count"), "tasks": list("Text"),
+            "slots": schema("Count"), "tasks": list("Text"), "engine": schema("EngineInfo"),
         })),
+        "BatchingInfo": object(&["max_size", "max_delay_us"], &json!({
+            "max_size": schema("Count"), "max_delay_us": schema("Count"),
+            "preferred_sizes": {"type": "array", "items": schema("Count")},
+        })),
+        "EngineInfo": object(
+            &[
+                "sha256", "file_bytes", "memory_bytes", "provider", "threads", "priority_levels", "cache_bytes_max",
+                "stateful", "on_demand",
+            ],
+            &json!({
+                "sha256": schema("Text"), "file_bytes": schema("Count"), "memory_bytes": schema("Count"),
+                "provider": schema("Text"), "threads": schema("Count"), "batching": schema("BatchingInfo"),
+                "finding": schema("Text"), "priority_levels": schema("Count"), "cache_bytes_max": schema("Count"),
+                "stateful": schema("Flag"), "on_demand": schema("Flag"), "warnings": list("Text"),
+            }),
+        ),
         "ModelsResult": object(&["models"], &json!({"models": list("ModelInfo")})),
         "NodeChange": object(&["node", "name", "done", "absent"], &json!({
             "node": schema("NodeId"), "name": schema("Text"), "done": schema("Flag"), "absent": schema("Flag"),
@@ -105,14 +121,16 @@ fn statistics() -> Value {
         "ModelStatistics": object(
             &[
                 "name", "version", "last_inference_ms", "inference_count", "execution_count", "success", "fail",
-                "queue", "compute_input", "compute_infer", "compute_output", "cache_hit", "cache_miss",
+                "queue", "compute_input", "compute_infer", "compute_output", "cache_hit", "cache_miss", "cancel",
+                "expired", "rejected", "stopped", "memory_bytes",
             ],
             &json!({
                 "name": schema("ModelName"), "version": schema("ModelVersion"), "last_inference_ms": schema("Count"),
                 "inference_count": schema("Count"), "execution_count": schema("Count"), "success": spent(),
                 "fail": spent(), "queue": spent(), "compute_input": spent(), "compute_infer": spent(),
                 "compute_output": spent(), "cache_hit": spent(), "cache_miss": spent(),
-                "batches": list("BatchStatistics"),
+                "cancel": spent(), "expired": schema("Count"), "rejected": schema("Count"), "stopped": schema("Count"),
+                "memory_bytes": schema("Count"), "batches": list("BatchStatistics"),
             }),
         ),
         "StatisticsResult": object(&["models"], &json!({"models": list("ModelStatistics")})),

@@ -109,6 +109,7 @@ fn model(inputs: Vec<TensorSpec>) -> ModelInfo {
         outputs: Vec::new(),
         slots: 1,
         tasks: Vec::new(),
+        engine: None,
     }
 }
 

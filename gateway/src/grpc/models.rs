@@ -5,12 +5,15 @@ use std::collections::HashMap;
 use lineside_wire::{BatchStatistics, Fault, ModelStatistics as Counted, Spent, TensorSpec};
 
 use super::generated::inference::{
-    DataType, InferBatchStatistics, InferStatistics, ModelConfig, ModelInput, ModelInstanceGroup,
-    ModelMetadataResponse, ModelOutput, ModelParameter, ModelStatistics, ModelTransactionPolicy,
-    ModelVersionPolicy, StatisticDuration, log_settings_request, log_settings_response,
+    DataType, InferBatchStatistics, InferResponseStatistics, InferStatistics, MemoryUsage, ModelConfig,
+    ModelDynamicBatching, ModelInput, ModelInstanceGroup, ModelMetadataResponse, ModelOutput, ModelParameter,
+    ModelResponseCache, ModelSequenceBatching, ModelStatistics, ModelTransactionPolicy, ModelVersionPolicy,
+    StatisticDuration, log_settings_request, log_settings_response,
+    model_config::SchedulingChoice,
     model_input::Format,
     model_instance_group::Kind,
     model_metadata_response::TensorMetadata,
+    model_sequence_batching::{StrategyChoice, StrategyDirect},
     model_version_policy::{All, PolicyChoice},
     repository_index_response::ModelIndex,
 };
@@ -69,9 +72,31 @@ pub(super) fn config(config: rest::ModelConfig<'_>) -> ModelConfig {
         output: config.output.into_iter().map(output).collect(),
         instance_group: config.instance_group.into_iter().map(instances).collect(),
         default_model_filename: config.default_model_filename.to_owned(),
+        scheduling_choice: scheduling(config.dynamic_batching, config.sequence_batching),
         parameters: config.parameters.into_iter().map(parameter).collect(),
         model_transaction_policy: Some(ModelTransactionPolicy { decoupled: false }),
+        response_cache: config.response_cache.map(|cache| ModelResponseCache { enable: cache.enable }),
     }
+}
+
+/// How requests wait.
+fn scheduling(
+    joined_by: Option<rest::config::DynamicBatching>,
+    sequences: Option<rest::config::SequenceBatching>,
+) -> Option<SchedulingChoice> {
+    let joined = |joined: rest::config::DynamicBatching| {
+        SchedulingChoice::DynamicBatching(ModelDynamicBatching {
+            preferred_batch_size: joined.preferred_batch_size,
+            max_queue_delay_microseconds: joined.max_queue_delay_microseconds,
+            preserve_ordering: joined.preserve_ordering,
+            priority_levels: joined.priority_levels,
+        })
+    };
+    let sequences = sequences.map(|rest::config::SequenceBatching { direct: rest::config::Direct {} }| {
+        let strategy_choice = Some(StrategyChoice::Direct(StrategyDirect {}));
+        SchedulingChoice::SequenceBatching(ModelSequenceBatching { strategy_choice })
+    });
+    sequences.or_else(|| joined_by.map(joined))
 }
 
 pub(super) fn index_row(row: &rest::IndexRow<'_>) -> ModelIndex {
@@ -90,6 +115,12 @@ pub(super) fn statistics(counted: Counted) -> ModelStatistics {
         compute_infer: spent(batch.compute_infer),
         compute_output: spent(batch.compute_output),
     };
+    let first = response(&rest::Responses::of(&counted));
+    let memory = rest::MemoryUsage::of(&counted).map(|memory| MemoryUsage {
+        r#type: memory.kind.to_owned(),
+        id: memory.id,
+        byte_size: memory.byte_size,
+    });
     ModelStatistics {
         name: counted.name.as_str().to_owned(),
         version: counted.version.to_string(),
@@ -107,8 +138,19 @@ pub(super) fn statistics(counted: Counted) -> ModelStatistics {
             cache_miss: spent(counted.cache_miss),
         }),
         batch_stats: counted.batches.into_iter().map(batch).collect(),
-        memory_usage: Vec::new(),
-        response_stats: HashMap::new(),
+        memory_usage: memory.into_iter().collect(),
+        response_stats: HashMap::from([(rest::Responses::FIRST.to_owned(), first)]),
+    }
+}
+
+const fn response(counted: &rest::Responses) -> InferResponseStatistics {
+    InferResponseStatistics {
+        compute_infer: spent(counted.compute_infer),
+        compute_output: spent(counted.compute_output),
+        success: spent(counted.success),
+        fail: spent(counted.fail),
+        empty_response: spent(counted.empty_response),
+        cancel: spent(counted.cancel),
     }
 }
 
@@ -185,6 +227,7 @@ mod tests {
                 outputs: vec![spec],
                 slots: 1,
                 tasks: Vec::new(),
+                engine: None,
             };
             let told = rest::ModelConfig::of(&model);
             let (data_type, kind) = (told.input[0].data_type, told.instance_group[0].kind);

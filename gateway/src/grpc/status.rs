@@ -31,7 +31,8 @@ const fn code(code: FaultCode) -> Code {
         FaultCode::ParseError
         | FaultCode::InvalidRequest
         | FaultCode::InvalidParams
-        | FaultCode::ModelRejected => Code::InvalidArgument,
+        | FaultCode::ModelRejected
+        | FaultCode::SequenceLost => Code::InvalidArgument,
         FaultCode::PermissionDenied => Code::PermissionDenied,
         FaultCode::MethodNotFound => Code::Unimplemented,
         FaultCode::ModelNotFound => Code::NotFound,

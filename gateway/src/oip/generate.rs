@@ -264,6 +264,7 @@ mod tests {
             outputs: vec![],
             slots: 1,
             tasks: vec![],
+            engine: None,
         }
     }
 

@@ -5,8 +5,7 @@ use serde::Serialize;
 
 use crate::errors::unknown_model;
 
-/// The extensions of the protocol that are served, by Triton's names. Sequences are not: a stateful model has no state
-/// here.
+/// The extensions of the protocol that are served, by Triton's names.
 pub(crate) const EXTENSIONS: &[&str] = &[
     "binary_tensor_data",
     "classification",
@@ -17,6 +16,7 @@ pub(crate) const EXTENSIONS: &[&str] = &[
     "model_repository(unload_dependents)",
     "parameters",
     "schedule_policy",
+    "sequence",
     "statistics",
 ];
 
@@ -124,6 +124,7 @@ mod tests {
             outputs: vec![],
             slots: 1,
             tasks: vec![],
+            engine: None,
         }
     }
 

@@ -297,7 +297,7 @@ impl Settings {
     pub(crate) fn take(parameters: &mut Parameters) -> Result<Self, Fault> {
         let timeout = whole(parameters, "timeout")?.filter(|us| *us != 0).map(Duration::from_micros);
         let priority = whole(parameters, "priority")?.unwrap_or(0);
-        for name in ["sequence_start", "sequence_end"] {
+        for name in ["sequence_start", "sequence_end", "sequence_state"] {
             if parameters.get(name).is_some_and(|value| !matches!(value, Parameter::Bool(_))) {
                 return Err(invalid(format!("the parameter {name:?} must be true or false")));
             }
@@ -307,7 +307,8 @@ impl Settings {
     }
 }
 
-/// The sequence of a stateful model; it also stays a parameter, for the node.
+/// The sequence of a stateful model: its calls go to one node, and are not sent again once they may have run. A call
+/// that brings its state names none, and is as free as any other. It also stays a parameter, for the node.
 fn session(parameters: &Parameters) -> Result<Option<String>, Fault> {
     match parameters.get("sequence_id") {
         None | Some(Parameter::Integer(0)) => Ok(None),

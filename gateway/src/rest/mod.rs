@@ -19,7 +19,7 @@ use crate::{
 pub(crate) use config::ModelConfig;
 pub(crate) use logging::{LogChange, LogSettings, logging};
 pub(crate) use repository::{IndexRow, Outcome, index, outcome, repository_change, repository_index};
-pub(crate) use statistics::statistics;
+pub(crate) use statistics::{MemoryUsage, Responses, statistics};
 
 /// `GET /v2`.
 pub(crate) fn server() -> Answer {

@@ -1,5 +1,7 @@
 //! `GET /v2/models[/{model}[/versions/{version}]]/stats`: what the models have done, summed over the nodes.
 
+use std::collections::BTreeMap;
+
 use http::StatusCode;
 use lineside_wire::{BatchStatistics, ModelStatistics, ModelVersion, Spent, StatisticsParams};
 use serde::Serialize;
@@ -23,15 +25,58 @@ struct Row<'a> {
     inference_count: u64,
     execution_count: u64,
     inference_stats: Durations,
-    /// Of models that answer one request with several responses: there are none.
-    response_stats: Nothing,
+    /// By a response's place among those to its request: each request has one, so there is the first alone.
+    response_stats: BTreeMap<&'static str, Responses>,
     batch_stats: &'a [BatchStatistics],
-    /// Nobody measures it per model.
-    memory_usage: [(); 0],
+    /// Empty where nobody measured it.
+    memory_usage: Vec<MemoryUsage>,
 }
 
-#[derive(Serialize)]
-struct Nothing {}
+/// What became of the responses in one place.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Responses {
+    pub(crate) compute_infer: Spent,
+    pub(crate) compute_output: Spent,
+    pub(crate) success: Spent,
+    pub(crate) fail: Spent,
+    /// There is none without outputs.
+    pub(crate) empty_response: Spent,
+    pub(crate) cancel: Spent,
+}
+
+impl Responses {
+    /// The place of the only response.
+    pub(crate) const FIRST: &'static str = "0";
+
+    pub(crate) fn of(model: &ModelStatistics) -> Self {
+        let computed = model.compute_infer.ns.saturating_add(model.compute_output.ns);
+        Self {
+            compute_infer: model.compute_infer,
+            compute_output: model.compute_output,
+            // As Triton has it: the time of a response is that from the run on.
+            success: Spent { count: model.success.count, ns: computed },
+            fail: model.fail,
+            empty_response: Spent::default(),
+            cancel: model.cancel,
+        }
+    }
+}
+
+/// What a model holds.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct MemoryUsage {
+    #[serde(rename = "type")]
+    pub(crate) kind: &'static str,
+    pub(crate) id: i64,
+    pub(crate) byte_size: u64,
+}
+
+impl MemoryUsage {
+    /// That of the nodes' main memory, over all nodes, as each measured it at load.
+    pub(crate) fn of(model: &ModelStatistics) -> Option<Self> {
+        (0 < model.memory_bytes).then_some(Self { kind: "CPU", id: 0, byte_size: model.memory_bytes })
+    }
+}
 
 #[derive(Serialize)]
 struct Durations {
@@ -63,9 +108,9 @@ impl<'a> From<&'a ModelStatistics> for Row<'a> {
                 cache_hit: model.cache_hit,
                 cache_miss: model.cache_miss,
             },
-            response_stats: Nothing {},
+            response_stats: BTreeMap::from([(Responses::FIRST, Responses::of(model))]),
             batch_stats: &model.batches,
-            memory_usage: [],
+            memory_usage: MemoryUsage::of(model).into_iter().collect(),
         }
     }
 }

@@ -23,6 +23,7 @@ fn further(line: &Arc<Line>, name: &str, inputs: &[(&str, Datatype, &[i64])]) {
         outputs: vec![],
         slots: 1,
         tasks: vec![],
+        engine: None,
     });
 }
 

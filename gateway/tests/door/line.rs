@@ -12,10 +12,10 @@ use bytes::Bytes;
 use lineside_client::{CallError, InferCall, InferReply};
 use lineside_gateway::{Change, Cluster, LogControl};
 use lineside_wire::{
-    BatchStatistics, ChangeParams, ChangeResult, ClusterId, ClusterStatus, Datatype, Executed, Fault,
-    FaultCode, InferResult, LoadReport, MemberRow, MembersResult, ModelInfo, ModelState, ModelStatistics,
-    ModelVersion, NodeChange, NodeId, Parameters, Role, RunReport, Spent, StatisticsParams, StatisticsResult,
-    Tensor, TensorSpec, bytes_tensor, join_tensors, split_tensors,
+    BatchStatistics, BatchingInfo, ChangeParams, ChangeResult, ClusterId, ClusterStatus, Datatype,
+    EngineInfo, Executed, Fault, FaultCode, InferResult, LoadReport, MemberRow, MembersResult, ModelInfo,
+    ModelState, ModelStatistics, ModelVersion, NodeChange, NodeId, Parameters, Role, RunReport, Spent,
+    StatisticsParams, StatisticsResult, Tensor, TensorSpec, bytes_tensor, join_tensors, split_tensors,
 };
 use tokio::{
     sync::{Semaphore, watch},
@@ -142,6 +142,20 @@ fn outputs(model: &str, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Fault> {
     })
 }
 
+/// How a node runs a model whose requests it joins.
+fn joining() -> EngineInfo {
+    EngineInfo {
+        sha256: "5a".repeat(32),
+        provider: "cpu".to_owned(),
+        threads: 1,
+        batching: Some(BatchingInfo { max_size: 16, max_delay_us: 250, preferred_sizes: vec![4, 8] }),
+        finding: "model.toml says so".to_owned(),
+        priority_levels: 3,
+        cache_bytes_max: 1 << 20,
+        ..EngineInfo::default()
+    }
+}
+
 impl Cluster for Line {
     async fn infer(&self, call: InferCall) -> Result<InferReply, CallError> {
         let chunks = call.payload.clone().into_chunks();
@@ -204,11 +218,13 @@ impl Cluster for Line {
             outputs: vec![spec("sum")],
             slots: 1,
             tasks: Vec::new(),
+            engine: None,
         };
+        let echo = model("echo", 1, ModelState::Ready, vec![spec("x")]);
         let mut models = vec![
             model("add", 1, ModelState::Ready, vec![spec("a"), spec("b")]),
             model("add", 2, ModelState::Ready, vec![spec("a"), spec("b")]),
-            model("echo", 1, ModelState::Ready, vec![spec("x")]),
+            ModelInfo { engine: Some(Box::new(joining())), ..echo },
             model("torn", 1, ModelState::Unavailable, vec![spec("x")]),
         ];
         if self.has_tasks.load(Ordering::SeqCst) {
@@ -310,6 +326,11 @@ impl Cluster for Line {
                 compute_infer: spent(4),
                 compute_output: spent(4),
             }],
+            cancel: spent(2),
+            expired: 1,
+            rejected: 3,
+            stopped: 1,
+            memory_bytes: 1 << 20,
         };
         let wanted = |model: &ModelInfo| {
             params.model.as_ref().is_none_or(|name| *name == model.name)

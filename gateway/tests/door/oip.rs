@@ -199,6 +199,7 @@ async fn metadata_says_what_the_server_and_its_models_are() {
             "model_repository(unload_dependents)",
             "parameters",
             "schedule_policy",
+            "sequence",
             "statistics",
         ];
         assert_eq!(server["extensions"], json!(extensions));

@@ -141,6 +141,11 @@ async fn a_configuration_says_what_the_model_takes() {
         assert_eq!(config["output"][0]["name"], "sum");
         assert_eq!(config["instance_group"][0]["kind"], "KIND_CPU");
     }
+    let config = caller.get("/v2/models/echo/config").await.json();
+    assert_eq!((&config["max_batch_size"], &config["input"][0]["dims"]), (&json!(16), &json!([2])));
+    assert_eq!(config["dynamic_batching"]["max_queue_delay_microseconds"], 250);
+    assert_eq!(config["response_cache"], json!({"enable": true}));
+    assert_eq!(config["parameters"]["batching"], json!({"string_value": "model.toml says so"}));
     assert!(caller.get("/v2/models/paint/config").await.error(404).starts_with("Request for unknown model"));
     caller.get("/v2/models/add/versions/9/config").await.error(404);
 }

@@ -16,11 +16,14 @@ async fn statistics_have_tritons_names_and_whole_numbers() {
             "success": spent(8), "fail": spent(1), "queue": spent(8), "compute_input": spent(4),
             "compute_infer": spent(4), "compute_output": spent(4), "cache_hit": spent(0), "cache_miss": spent(0),
         },
-        "response_stats": {},
+        "response_stats": {"0": {
+            "compute_infer": spent(4), "compute_output": spent(4), "success": {"count": 8, "ns": 8_000},
+            "fail": spent(1), "empty_response": spent(0), "cancel": spent(2),
+        }},
         "batch_stats": [{
             "batch_size": 2, "compute_input": spent(4), "compute_infer": spent(4), "compute_output": spent(4),
         }],
-        "memory_usage": [],
+        "memory_usage": [{"type": "CPU", "id": 0, "byte_size": 1 << 20}],
     });
     let reply = caller.get("/v2/models/add/versions/2/stats").await;
     assert_eq!((reply.status, reply.json()), (200, json!({"model_stats": [expected]})));

@@ -34,6 +34,7 @@ pub(crate) fn models() -> Vec<ModelInfo> {
         outputs: vec![],
         slots: 1,
         tasks,
+        engine: None,
     };
     vec![
         model("depth", vec![Task::Predict]),

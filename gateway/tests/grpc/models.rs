@@ -66,6 +66,19 @@ async fn a_configuration_is_in_the_form_that_clients_decode() {
     assert_eq!((config.input.len(), config.output.len()), (2, 1));
     assert_eq!(config.output[0].dims, [-1, 2]);
     assert!(!config.model_transaction_policy.unwrap().decoupled);
+    assert_eq!((config.scheduling_choice, config.response_cache), (None, None));
+
+    let (name, version) = named("echo", "");
+    let config = client.inference().model_config(ModelConfigRequest { name, version }).await.unwrap();
+    let config = config.into_inner().config.unwrap();
+    assert_eq!((config.max_batch_size, &config.input[0].dims[..]), (16, &[2][..]));
+    let Some(model_config::SchedulingChoice::DynamicBatching(joined)) = config.scheduling_choice else {
+        panic!("{:?}", config.scheduling_choice);
+    };
+    assert_eq!((joined.max_queue_delay_microseconds, joined.priority_levels), (250, 3));
+    assert_eq!(joined.preferred_batch_size, [4, 8]);
+    assert!(config.response_cache.unwrap().enable);
+    assert_eq!(config.parameters["execution_provider"].string_value, "cpu");
     let (name, version) = named("paint", "");
     let status = client.inference().model_config(ModelConfigRequest { name, version }).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
@@ -125,6 +138,8 @@ async fn statistics_come_in_the_form_that_clients_decode() {
     let spent = model.inference_stats.as_ref().unwrap();
     assert!(0 < spent.success.unwrap().count && 0 < spent.compute_infer.unwrap().ns);
     assert!(0 < model.inference_count && 0 < model.execution_count);
+    assert_eq!(model.response_stats["0"].cancel.unwrap().count, 2);
+    assert_eq!((model.memory_usage[0].r#type.as_str(), model.memory_usage[0].byte_size), ("CPU", 1 << 20));
     let (name, version) = named("paint", "");
     let status =
         client.inference().model_statistics(ModelStatisticsRequest { name, version }).await.unwrap_err();

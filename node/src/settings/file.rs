@@ -1,4 +1,6 @@
 //! Finding and reading a model's files, and the words for what is wrong in them.
+//!
+//! Settings are in `model.toml`; where there is none, in Triton's `config.pbtxt` beside it.
 
 use std::{
     fs::{self, File},
@@ -6,10 +8,19 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::{Settings, Wrong};
+use super::{
+    Settings, Wrong,
+    pbtxt::{self, Config},
+};
+
+/// Triton's settings file, which lies where `model.toml` does. A model that is a single file has none.
+const TRITON_FILE: &str = "config.pbtxt";
 
 /// Largest settings file, in bytes: ten times what a model with every key and a thousand labels needs.
 const SETTINGS_BYTES_MAX: u64 = 64 << 10;
+
+/// Most warnings about one file: they travel with the model's state.
+const WARNINGS_MAX: usize = 32;
 
 /// Longest word that is looked at for a likely meant key, in bytes.
 const WORD_BYTES_MAX: usize = 64;
@@ -20,24 +31,78 @@ pub(crate) struct Source {
     /// Its path within the repository.
     name: String,
     text: String,
+    /// Whether there is such a file.
+    is_there: bool,
+    /// The lines that settings come from, where the keys do not say it.
+    places: Vec<(&'static str, usize)>,
+    /// What the person who wrote it should know.
+    warnings: Vec<String>,
 }
 
 impl Source {
-    /// Reads the settings file at `path` within the repository. No file is the same as an empty one.
+    /// Reads the settings at `path` within the repository, or what lies there for Triton. No file is the same as an
+    /// empty one.
     ///
     /// # Errors
     /// It cannot be read, or is wrong: in words that name the file, the line and the key.
     pub(crate) fn read(repository: &Path, path: &Path) -> Result<(Self, Settings), String> {
         let name = path.display().to_string();
         let root = fs::canonicalize(repository).map_err(|error| format!("{name} cannot be read: {error}"))?;
-        let text = match read_inside(&root, &root.join(path), SETTINGS_BYTES_MAX) {
-            Ok(text) => text,
-            Err(ReadError::Missing) => return Ok((Self { name, text: String::new() }, Settings::default())),
+        let triton = triton_path(path);
+        let mut source = match read_inside(&root, &root.join(path), SETTINGS_BYTES_MAX) {
+            Ok(text) => Self { name, text, is_there: true, ..Self::default() },
+            Err(ReadError::Missing) => {
+                return match &triton {
+                    Some(triton) => Self::read_triton(&root, triton, name),
+                    None => Ok((Self { name, ..Self::default() }, Settings::default())),
+                };
+            }
             Err(error) => return Err(format!("{name} {error}")),
         };
-        let source = Self { name, text };
         let settings = source.parse()?;
+        if let Some(triton) = triton.filter(|triton| root.join(triton).exists()) {
+            source.warnings.push(format!("{} is not read, as there is {}", triton.display(), source.name));
+        }
         Ok((source, settings))
+    }
+
+    fn read_triton(root: &Path, path: &Path, instead_of: String) -> Result<(Self, Settings), String> {
+        let name = path.display().to_string();
+        let text = match read_inside(root, &root.join(path), SETTINGS_BYTES_MAX) {
+            Ok(text) => text,
+            Err(ReadError::Missing) => {
+                return Ok((Self { name: instead_of, ..Self::default() }, Settings::default()));
+            }
+            Err(error) => return Err(format!("{name} {error}")),
+        };
+        let directory = path.parent().and_then(Path::file_name).and_then(|directory| directory.to_str());
+        let config = pbtxt::read(&text, directory).map_err(|mistake| {
+            let field = if mistake.field.is_empty() { String::new() } else { format!(", {}", mistake.field) };
+            let told = format!("{name} line {}{field}: {}", mistake.line, mistake.reason);
+            told.replace(|c: char| c.is_control(), "?")
+        })?;
+        let Config { settings, warnings, places } = config;
+        let warnings = warnings.into_iter().map(|(line, text)| {
+            let told = format!("{name} line {line}: {text}");
+            told.replace(|c: char| c.is_control(), "?")
+        });
+        let mut warnings: Vec<_> = warnings.collect();
+        if WARNINGS_MAX < warnings.len() {
+            let more = warnings.len() - (WARNINGS_MAX - 1);
+            warnings.truncate(WARNINGS_MAX - 1);
+            warnings.push(format!("{name}: there are {more} more warnings"));
+        }
+        Ok((Self { name, text, is_there: true, places, warnings }, settings))
+    }
+
+    /// The file's path within the repository, if there is one.
+    pub(crate) fn path(&self) -> Option<&str> {
+        self.is_there.then_some(self.name.as_str())
+    }
+
+    /// What the person who wrote the file should know.
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     fn parse(&self) -> Result<Settings, String> {
@@ -72,25 +137,38 @@ impl Source {
 
     /// The line of a key, as people write it: one line each below its section's.
     fn line_of(&self, key: &str) -> Option<usize> {
-        let (section, key) = key.rsplit_once('.').unwrap_or((key, ""));
+        if !self.places.is_empty() {
+            return self.places.iter().find(|(of, _)| *of == key).map(|(_, line)| *line);
+        }
+        let whole = key;
+        let (section, key) = whole.rsplit_once('.').unwrap_or(("", whole));
+        let sets = |line: &str| line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
         let mut current = "";
         let mut section_line = None;
         for (at, line) in self.text.lines().enumerate() {
             let line = line.trim();
             if let Some(head) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
-                current = head.trim();
+                current = head.trim_start_matches('[').trim();
+                // A key may have a section of its own, or several.
+                if current.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) {
+                    return Some(at + 1);
+                }
                 if current == section {
                     section_line = Some(at + 1);
                 }
-            } else if current == section
-                && line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
-            {
+            } else if current == section && sets(line) {
                 return Some(at + 1);
             }
         }
         // A key that is missing is missing in its section.
         section_line
     }
+}
+
+/// Where Triton's file would be: in the directory of a model that has one.
+fn triton_path(path: &Path) -> Option<PathBuf> {
+    let has_directory = path.parent().is_some_and(|parent| parent != Path::new(""));
+    has_directory.then(|| path.with_file_name(TRITON_FILE))
 }
 
 /// Where a model's other files lie.
@@ -206,8 +284,12 @@ mod tests {
     use super::*;
     use crate::settings::{Channels, Embed, Pooling, Predict, Resize};
 
+    fn source(name: &str, text: &str) -> Source {
+        Source { name: name.to_owned(), text: text.to_owned(), ..Source::default() }
+    }
+
     fn parse(text: &str) -> Result<Settings, String> {
-        Source { name: "weld/model.toml".to_owned(), text: text.to_owned() }.parse()
+        source("weld/model.toml", text).parse()
     }
 
     #[test]
@@ -253,7 +335,7 @@ mod tests {
     #[test]
     fn a_keys_line_is_found_in_its_section() {
         let text = "[embed]\noutput = \"e\"\n[predict]\n# output = \"no\"\noutput = \"p\"\n[predict.verdict]\nok = []\n";
-        let source = Source { name: "w.toml".to_owned(), text: text.to_owned() };
+        let source = source("w.toml", text);
         let told = |key| source.tell(&Wrong::new(key, "x"));
         assert_eq!(told("predict.output"), "w.toml line 5, predict.output: x");
         assert_eq!(told("embed.output"), "w.toml line 2, embed.output: x");
@@ -273,6 +355,7 @@ mod tests {
         fs::write(models.join(settings), "#".repeat((64 << 10) + 1)).unwrap();
         assert!(Source::read(&models, settings).unwrap_err().contains("larger than 65536 bytes"));
         fs::remove_file(models.join(settings)).unwrap();
+        assert_eq!(Source::read(&models, settings).unwrap().0.path(), None);
         std::os::unix::fs::symlink(home.path().join("secret.toml"), models.join(settings)).unwrap();
         assert!(Source::read(&models, settings).unwrap_err().contains("link out of the repository"));
 
@@ -288,5 +371,36 @@ mod tests {
             assert!(folder.read(out, 9).unwrap_err().contains("leads out of the model's directory"), "{out}");
         }
         assert!(folder.read("other.txt", 9).unwrap_err().contains("no file other.txt"));
+    }
+
+    #[test]
+    fn what_was_written_for_triton_is_read_where_there_is_no_file_of_ours() {
+        let home = tempfile::tempdir().unwrap();
+        let put = |path: &str, text: &str| {
+            let path = home.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let read = || Source::read(home.path(), Path::new("weld/model.toml"));
+        put("weld/config.pbtxt", "name: \"press\"\nmodel_warmup {}\ninstance_group [ { count: 3 } ]\n");
+        let (source, settings) = read().unwrap();
+        assert_eq!((source.path(), settings.instances.count), (Some("weld/config.pbtxt"), Some(3)));
+        let warnings = source.warnings().join("|");
+        assert!(warnings.contains("weld/config.pbtxt line 1: name is \"press\", but"), "{warnings}");
+        assert!(warnings.contains("weld/config.pbtxt line 2: model_warmup is not read"), "{warnings}");
+        let told = source.tell(&Wrong::new("instances.count", "x"));
+        assert_eq!(told, "weld/config.pbtxt line 3, instances.count: x");
+
+        put("weld/config.pbtxt", "backend: \"python\"");
+        let told = read().unwrap_err();
+        assert!(told.starts_with("weld/config.pbtxt line 1, backend: \"python\" is not served"), "{told}");
+
+        put("weld/model.toml", "[instances]\ncount = 2\n");
+        let (source, settings) = read().unwrap();
+        assert_eq!((source.path(), settings.instances.count), (Some("weld/model.toml"), Some(2)));
+        assert_eq!(source.warnings(), ["weld/config.pbtxt is not read, as there is weld/model.toml"]);
+        // At the top, a file of this name belongs to no model.
+        put("config.pbtxt", "backend: \"python\"");
+        assert!(Source::read(home.path(), Path::new("model.toml")).unwrap().0.warnings().is_empty());
     }
 }

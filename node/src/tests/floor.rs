@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
-use crate::{Node, NodeConfig, engine::Engine};
+use crate::{ModelControl, Node, NodeConfig, engine::Engine};
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -43,6 +43,11 @@ pub(super) fn config(models: &Path, sessions: usize, queue_max: usize) -> NodeCo
         sessions: NonZeroUsize::new(sessions).unwrap(),
         queue_max: NonZeroUsize::new(queue_max).unwrap(),
         library: PathBuf::new(),
+        control: ModelControl::Explicit { load: None },
+        on_demand: false,
+        memory_max: None,
+        trial: None,
+        cache: None,
     }
 }
 
@@ -252,6 +257,23 @@ impl Request {
     /// Wants so many classes of an output.
     pub(super) fn classes(mut self, output: &str, count: u32) -> Self {
         self.params.classification.insert(output.to_owned(), count);
+        self
+    }
+
+    pub(super) fn priority(mut self, priority: u8) -> Self {
+        self.context.priority = priority;
+        self
+    }
+
+    /// Belongs to this sequence.
+    pub(super) fn session(mut self, session: &str) -> Self {
+        self.context.session = Some(session.to_owned());
+        self
+    }
+
+    /// Brings a tensor as it came.
+    pub(super) fn tensor(mut self, tensor: Tensor) -> Self {
+        self.tensors.push(tensor);
         self
     }
 

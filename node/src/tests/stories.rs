@@ -243,6 +243,7 @@ async fn the_start_does_not_wait_for_the_models() {
 #[tokio::test]
 async fn the_highest_version_that_is_ready_serves() {
     let workshop = Workshop::with(&[
+        ("press/model.toml", "versions = \"all\"\n"),
         ("press/1/model.onnx", "echo"),
         ("press/2/model.onnx", "echo"),
         ("press/10/model.onnx", "scrap"),

@@ -22,11 +22,12 @@ use super::{
     floor::{Answer, Floor, Request, config},
     graph::{FLOAT, INT64, Type, look_up, one_node},
     onnx::{library, models, samples},
+    workshop::NoBrake,
     workshop::Workshop,
 };
 use crate::{
     Node, NodeConfig,
-    engine::{RunError, Session, Signature},
+    engine::{RunError, Session, Signature, Stopper},
     settings::{Embed, Folder, Settings},
     task::{Failure, Tasks, Turn},
 };
@@ -503,6 +504,10 @@ struct Counting {
 impl Session for Counting {
     fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    fn stopper(&self) -> Arc<dyn Stopper> {
+        Arc::new(NoBrake)
     }
 
     fn run(&mut self, inputs: &[Tensor], _wanted: &[usize]) -> Result<Vec<Tensor>, RunError> {

@@ -3,13 +3,20 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use lineside_wire::{Datatype, Tensor, TensorSpec};
 use tempfile::TempDir;
 
-use crate::engine::{Engine, OpenError, RunError, Session, Signature};
+use crate::{
+    engine::{Engine, OpenError, Opened, Options, RunError, Session, Signature, Stopper},
+    scan::{Rejected, Scanned},
+    settings::ModelLimits,
+};
 
 /// The engine, and the directory of its models.
 pub(super) struct Workshop {
@@ -36,11 +43,17 @@ struct State {
 }
 
 impl Bench {
-    fn hold(&self, count: impl FnOnce(&mut State)) {
+    /// Holds until it may go on, or the brake is on: then false.
+    fn hold(&self, brake: Option<&Brake>, count: impl FnOnce(&mut State)) -> bool {
         let mut state = self.state.lock().unwrap();
         count(&mut state);
-        let mut state = self.changed.wait_while(state, |state| state.permits == 0).unwrap();
+        let stopped = || brake.is_some_and(|brake| brake.on.load(Ordering::Acquire));
+        let mut state = self.changed.wait_while(state, |state| state.permits == 0 && !stopped()).unwrap();
+        if stopped() {
+            return false;
+        }
         state.permits -= 1;
+        true
     }
 }
 
@@ -76,6 +89,11 @@ impl Workshop {
         self.bench.changed.notify_all();
     }
 
+    /// Takes back what was released and nobody used.
+    pub(super) fn take_back(&self) {
+        self.bench.state.lock().unwrap().permits = 0;
+    }
+
     pub(super) fn begun(&self) -> usize {
         self.bench.state.lock().unwrap().begun
     }
@@ -92,26 +110,83 @@ impl Workshop {
 struct Tools(Arc<Bench>);
 
 impl Engine for Tools {
-    fn open(&self, model: &Path) -> Result<Box<dyn Session>, OpenError> {
+    fn scan(&self, model: &Path, _limits: &ModelLimits) -> Result<Scanned, Rejected> {
+        let bytes = fs::metadata(model).unwrap().len();
+        Ok(Scanned { sha256: model.display().to_string(), bytes, ..Scanned::default() })
+    }
+
+    fn library(&self) -> String {
+        "workshop 1".to_owned()
+    }
+
+    /// A run that is held, or that is counted, is that of a test.
+    fn warms_up(&self) -> bool {
+        false
+    }
+
+    fn open(&self, model: &Path, options: &Options) -> Result<Opened, OpenError> {
+        let sessions = (0..options.sessions).map(|_| self.open_one(model)).collect::<Result<_, _>>()?;
+        Ok(Opened { sessions, provider: "cpu".to_owned(), warnings: Vec::new() })
+    }
+}
+
+impl Tools {
+    fn open_one(&self, model: &Path) -> Result<Box<dyn Session>, OpenError> {
         let does = fs::read_to_string(model).unwrap();
         let spec =
             |name: &str| TensorSpec { name: name.to_owned(), datatype: Datatype::Fp32, shape: vec![-1] };
         let signature = Signature { inputs: vec![spec("x")], outputs: vec![spec("y")] };
         match does.as_str() {
             "echo" | "hold" | "panic" => {}
-            "hold to open" => self.0.hold(|state| state.opening += 1),
+            "hold to open" => _ = self.0.hold(None, |state| state.opening += 1),
             "panic to open" => panic!("a defect in the engine"),
             other => return Err(OpenError::NotAModel(other.to_owned())),
         }
         self.0.state.lock().unwrap().opened += 1;
-        Ok(Box::new(Lathe { does, signature, bench: Arc::clone(&self.0) }))
+        let brake = Arc::new(Brake { on: AtomicBool::new(false), bench: Arc::clone(&self.0) });
+        Ok(Box::new(Lathe { does, signature, brake, bench: Arc::clone(&self.0) }))
     }
 }
 
 struct Lathe {
     does: String,
     signature: Signature,
+    brake: Arc<Brake>,
     bench: Arc<Bench>,
+}
+
+/// A run here ends by itself.
+pub(super) struct NoBrake;
+
+impl Stopper for NoBrake {
+    fn stop(&self) {}
+
+    fn reset(&self) {}
+}
+
+/// Ends the runs of one session that are held, until it is reset.
+struct Brake {
+    on: AtomicBool,
+    bench: Arc<Bench>,
+}
+
+impl Brake {
+    fn set(&self, on: bool) {
+        // Under the lock, so that a run which begins to wait sees it.
+        let _state = self.bench.state.lock().unwrap();
+        self.on.store(on, Ordering::Release);
+        self.bench.changed.notify_all();
+    }
+}
+
+impl Stopper for Brake {
+    fn stop(&self) {
+        self.set(true);
+    }
+
+    fn reset(&self) {
+        self.set(false);
+    }
 }
 
 impl Session for Lathe {
@@ -119,9 +194,17 @@ impl Session for Lathe {
         &self.signature
     }
 
+    fn stopper(&self) -> Arc<dyn Stopper> {
+        Arc::clone(&self.brake) as _
+    }
+
     fn run(&mut self, inputs: &[Tensor], _wanted: &[usize]) -> Result<Vec<Tensor>, RunError> {
         match self.does.as_str() {
-            "hold" => self.bench.hold(|state| state.begun += 1),
+            "hold" => {
+                if !self.bench.hold(Some(&self.brake), |state| state.begun += 1) {
+                    return Err(RunError::Stopped);
+                }
+            }
             "panic" => panic!("a defect in the engine"),
             _ => self.bench.state.lock().unwrap().begun += 1,
         }

@@ -7,10 +7,13 @@
 mod clocks;
 mod commands;
 mod doors;
+mod engine;
 mod failing;
 mod forming;
 mod leaving;
 mod malformed;
+mod safety;
+mod sequences;
 mod serving;
 mod sharing;
 mod starting;

@@ -247,6 +247,7 @@ fn state() -> MemberState {
         outputs: vec![spec("sum", &[-1, 2])],
         slots: 4,
         tasks: Vec::new(),
+        engine: None,
     };
     MemberState {
         node: PRESS,

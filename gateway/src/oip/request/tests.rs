@@ -87,6 +87,10 @@ fn each_wrong_request_is_told_what_is_wrong() {
             r#"{"inputs":[],"parameters":{"sequence_start":1}}"#.to_owned(),
             "\"sequence_start\" must be true or false",
         ),
+        (
+            r#"{"inputs":[],"parameters":{"sequence_state":"abc"}}"#.to_owned(),
+            "\"sequence_state\" must be true or false",
+        ),
         (r#"{"inputs":[],"parameters":{"sequence_id":-1}}"#.to_owned(), "\"sequence_id\" must be"),
         (input(r#""shape":[1],"shape":[1],"datatype":"INT8","data":[1]"#), "duplicate field `shape`"),
         (input(r#""shape":[1],"datatype":"INT8","data":[1],"data":[1]"#), "duplicate field `data`"),

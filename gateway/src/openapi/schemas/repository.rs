@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{list_of, named, text};
+use super::{count, list_of, named, text};
 
 pub(super) fn schemas() -> Value {
     json!({
@@ -39,11 +39,33 @@ pub(super) fn schemas() -> Value {
                 "name": text("The model's name."),
                 "platform": {"type": "string"},
                 "backend": {"type": "string"},
-                "max_batch_size": {"type": "integer"},
+                "max_batch_size": {
+                    "type": "integer",
+                    "description": "Most rows of one run; dims are then those of one row. 0: dims are whole shapes.",
+                },
                 "input": list_of("ConfigTensor"),
                 "output": list_of("ConfigTensor"),
+                "dynamic_batching": named("DynamicBatching"),
+                "sequence_batching": {"type": "object", "description": "There where a node keeps state for sequences."},
+                "response_cache": {"type": "object", "properties": {"enable": {"type": "boolean"}}},
+                "parameters": {
+                    "type": "object",
+                    "description": "sha256, execution_provider, batching (why, or why not) and others, each with a \
+                                    string_value.",
+                    "additionalProperties": {"type": "object", "properties": {"string_value": {"type": "string"}}},
+                },
             },
             "additionalProperties": true,
+        },
+        "DynamicBatching": {
+            "type": "object",
+            "description": "There where requests are joined for one run, or wait by priority.",
+            "properties": {
+                "preferred_batch_size": {"type": "array", "items": {"type": "integer"}},
+                "max_queue_delay_microseconds": count("How long a request may wait for others at an idle node."),
+                "preserve_ordering": {"const": false},
+                "priority_levels": count("Priorities, 1 the highest; 0: all are equal."),
+            },
         },
         "ConfigTensor": {
             "type": "object",

@@ -46,6 +46,26 @@ pub(super) fn schemas() -> Value {
                         },
                     },
                 },
+                "response_stats": {
+                    "type": "object",
+                    "description": "By a response's place among those to its request: there is \"0\" alone.",
+                    "additionalProperties": spent(&[
+                        "compute_infer", "compute_output", "success", "fail", "empty_response", "cancel",
+                    ]),
+                },
+                "memory_usage": {
+                    "type": "array",
+                    "description": "What it holds on all nodes together; empty where nobody measured it.",
+                    "items": {
+                        "type": "object",
+                        "required": ["type", "id", "byte_size"],
+                        "properties": {
+                            "type": text("CPU."),
+                            "id": {"type": "integer"},
+                            "byte_size": count("Bytes."),
+                        },
+                    },
+                },
             },
             "additionalProperties": true,
         },

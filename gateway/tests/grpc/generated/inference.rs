@@ -743,6 +743,42 @@ pub struct ModelTransactionPolicy {
     #[prost(bool, tag = "1")]
     pub decoupled: bool,
 }
+/// Requests are joined for one run, or wait by priority.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ModelDynamicBatching {
+    /// Rows that a run should have where there is a choice.
+    #[prost(int32, repeated, tag = "1")]
+    pub preferred_batch_size: ::prost::alloc::vec::Vec<i32>,
+    /// How long a request may wait for others while an instance is idle.
+    #[prost(uint64, tag = "2")]
+    pub max_queue_delay_microseconds: u64,
+    #[prost(bool, tag = "3")]
+    pub preserve_ordering: bool,
+    /// 0: all requests are equal.
+    #[prost(uint64, tag = "4")]
+    pub priority_levels: u64,
+}
+/// The node keeps state between the requests of a sequence.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ModelSequenceBatching {
+    #[prost(oneof = "model_sequence_batching::StrategyChoice", tags = "3")]
+    pub strategy_choice: ::core::option::Option<model_sequence_batching::StrategyChoice>,
+}
+/// Nested message and enum types in `ModelSequenceBatching`.
+pub mod model_sequence_batching {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct StrategyDirect {}
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum StrategyChoice {
+        #[prost(message, tag = "3")]
+        Direct(StrategyDirect),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ModelResponseCache {
+    #[prost(bool, tag = "1")]
+    pub enable: bool,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ModelParameter {
     #[prost(string, tag = "1")]
@@ -758,7 +794,7 @@ pub struct ModelConfig {
     pub backend: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "3")]
     pub version_policy: ::core::option::Option<ModelVersionPolicy>,
-    /// 0: `dims` are whole shapes, the dimension of the batch included.
+    /// Most rows of one run; `dims` are then without the dimension of the batch. 0: `dims` are whole shapes.
     #[prost(int32, tag = "4")]
     pub max_batch_size: i32,
     #[prost(message, repeated, tag = "5")]
@@ -769,7 +805,7 @@ pub struct ModelConfig {
     pub instance_group: ::prost::alloc::vec::Vec<ModelInstanceGroup>,
     #[prost(string, tag = "8")]
     pub default_model_filename: ::prost::alloc::string::String,
-    /// What the model can do beyond tensors: `tasks`.
+    /// What the model can do beyond tensors, its file's hash, what runs it and why so.
     #[prost(map = "string, message", tag = "14")]
     pub parameters: ::std::collections::HashMap<
         ::prost::alloc::string::String,
@@ -777,6 +813,20 @@ pub struct ModelConfig {
     >,
     #[prost(message, optional, tag = "19")]
     pub model_transaction_policy: ::core::option::Option<ModelTransactionPolicy>,
+    #[prost(message, optional, tag = "24")]
+    pub response_cache: ::core::option::Option<ModelResponseCache>,
+    #[prost(oneof = "model_config::SchedulingChoice", tags = "11, 13")]
+    pub scheduling_choice: ::core::option::Option<model_config::SchedulingChoice>,
+}
+/// Nested message and enum types in `ModelConfig`.
+pub mod model_config {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum SchedulingChoice {
+        #[prost(message, tag = "11")]
+        DynamicBatching(super::ModelDynamicBatching),
+        #[prost(message, tag = "13")]
+        SequenceBatching(super::ModelSequenceBatching),
+    }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
