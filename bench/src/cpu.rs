@@ -15,6 +15,12 @@ fn of_process(pid: u32) -> Duration {
     Duration::from_nanos(tasks.flatten().filter_map(run_time).sum())
 }
 
+/// CPU time that the calling thread has used: a thread that has ended no longer shows in its process.
+pub(crate) fn of_this_thread() -> Duration {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(stat.split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or(0))
+}
+
 /// Resident memory of a process and its largest mapped libraries left out: anonymous pages only, in bytes.
 pub(crate) fn memory(pid: u32) -> Memory {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

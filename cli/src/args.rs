@@ -8,6 +8,7 @@ use crate::{
     commands,
     config::{Again, Flag, Loaded},
     exit::{Failure, Outcome},
+    telemetry,
 };
 
 /// ONNX inference on the machines that stand beside the line.
@@ -69,6 +70,9 @@ enum Command {
 impl Cli {
     /// Does what the command line says.
     pub(crate) fn run(self) -> Outcome {
+        if matches!(self.command, Command::Up(_) | Command::Node(_) | Command::Models(_)) {
+            telemetry::turn_off();
+        }
         match self.command {
             Command::Demo(args) => commands::demo::run(args),
             Command::Up(args) => args.run(),

@@ -21,7 +21,7 @@ static LOG: OnceLock<Arc<Control>> = OnceLock::new();
 /// Starts logging for this process. A second call changes nothing.
 pub(crate) fn start(log: &Log) {
     // The level was checked with the rest of the configuration.
-    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = filter(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let (filter, handle) = reload::Layer::new(filter);
     let terminal = io::stderr().is_terminal();
     let human = match log.format {
@@ -40,6 +40,12 @@ pub(crate) fn start(log: &Log) {
         let control = Control { filter: handle, level: Mutex::new(log.level.clone()) };
         drop(LOG.set(Arc::new(control)));
     }
+}
+
+/// What is written at these directives. The library that watches directories tells at `info` of each one that is gone; what
+/// that means for the models is told by the node.
+fn filter(directives: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    EnvFilter::try_new(format!("notify=error,{directives}"))
 }
 
 /// The log of this process, once it was started.
@@ -65,7 +71,7 @@ impl LogControl for Control {
                         \"info,lineside_mesh=debug\""
                 .to_owned());
         }
-        let filter = EnvFilter::try_new(directives).map_err(|error| error.to_string())?;
+        let filter = filter(directives).map_err(|error| error.to_string())?;
         let mut level = self.level.lock().unwrap_or_else(PoisonError::into_inner);
         self.filter.reload(filter).map_err(|error| error.to_string())?;
         let before = std::mem::replace(&mut *level, directives.to_owned());

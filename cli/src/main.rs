@@ -8,6 +8,7 @@ mod exit;
 mod log;
 mod member;
 mod output;
+mod telemetry;
 
 use std::process::ExitCode;
 

@@ -90,14 +90,34 @@ impl Roster {
     /// # Errors
     /// Nobody; the text says why.
     pub fn ready(&self) -> Result<(), String> {
+        self.ready_while(None)
+    }
+
+    /// [`Self::ready`] while this node still loads what it found at its start: another one must serve.
+    ///
+    /// # Errors
+    /// Nobody takes work; the text says why.
+    pub fn ready_while(&self, starts: Option<NodeId>) -> Result<(), String> {
         let nodes: Vec<_> =
             self.rows().iter().filter_map(|row| node_of(row).map(|node| (row, node))).collect();
         if nodes.is_empty() {
             return Err("no node has been found yet; is one running, on this network?".to_owned());
         }
-        match nodes.iter().any(|(row, node)| standing(row).is_present() && !node.draining) {
+        let mut open = nodes.iter().filter(|(row, node)| standing(row).is_present() && !node.draining);
+        let Some((_, first)) = open.clone().next() else {
+            return Err(format!("none of the {} known nodes is alive and takes work", nodes.len()));
+        };
+        match open.any(|(row, node)| starts != Some(row.node) && !is_starting(node)) {
             true => Ok(()),
-            false => Err(format!("none of the {} known nodes is alive and takes work", nodes.len())),
+            false => {
+                let is_done = |model: &&ModelInfo| model.state != ModelState::Loading;
+                let done = first.models.iter().filter(is_done).count();
+                let name = &first.name;
+                Err(match first.models.len() {
+                    0 => format!("{name} still looks for its models"),
+                    all => format!("the models are still being loaded: {done} of {all} are done on {name}"),
+                })
+            }
         }
     }
 
@@ -156,6 +176,14 @@ pub(crate) fn standing(row: &MemberRow) -> Standing {
 
 fn node_of(row: &MemberRow) -> Option<&MemberState> {
     row.member.as_ref().filter(|member| member.role == Role::Node)
+}
+
+/// Whether a node loads its first models: none serves yet. One that loads models when they are asked for is ready for that.
+fn is_starting(node: &MemberState) -> bool {
+    let mut models = node.models.iter();
+    let on_demand = |model: &ModelInfo| model.engine.as_ref().is_some_and(|engine| engine.on_demand);
+    models.clone().any(|model| model.state == ModelState::Loading)
+        && !models.any(|model| model.state == ModelState::Ready || on_demand(model))
 }
 
 /// One list of models out of those of all nodes.

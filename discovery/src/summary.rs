@@ -252,11 +252,15 @@ impl Fnv {
         for text in [&engine.sha256, &engine.provider, &engine.finding] {
             self.text(text);
         }
-        self.bytes(&[u8::from(engine.on_demand), u8::from(engine.stateful), engine.priority_levels]);
+        self.bytes(&[u8::from(engine.on_demand), u8::from(engine.stateful)]);
+        self.bytes(&[engine.priority_levels, engine.default_priority]);
+        self.text(&engine.versions.as_ref().map(ToString::to_string).unwrap_or_default());
+        self.bytes(&engine.rows_max.to_be_bytes());
         let joined = engine.batching.as_ref().map_or(0, |batching| batching.max_size);
         self.bytes(&engine.threads.to_be_bytes());
         self.bytes(&joined.to_be_bytes());
-        for bytes in [engine.file_bytes, engine.memory_bytes, engine.cache_bytes_max] {
+        let EngineInfo { file_bytes, memory_bytes, cache_bytes_max, sequence_idle_us, .. } = engine;
+        for bytes in [file_bytes, memory_bytes, cache_bytes_max, sequence_idle_us] {
             self.bytes(&bytes.to_be_bytes());
         }
     }
@@ -277,7 +281,7 @@ impl Fnv {
 
 #[cfg(test)]
 mod tests {
-    use lineside_wire::{ModelState, ModelVersion, Task};
+    use lineside_wire::{ModelState, ModelVersion, Task, VersionPolicy};
     use proptest::prelude::*;
 
     use super::*;
@@ -395,6 +399,8 @@ mod tests {
             vec![ModelInfo { tasks: vec![Task::Embed], ..add.clone() }],
             with_engine(EngineInfo::default()),
             with_engine(EngineInfo { on_demand: true, ..EngineInfo::default() }),
+            with_engine(EngineInfo { versions: Some(VersionPolicy::All), ..EngineInfo::default() }),
+            with_engine(EngineInfo { rows_max: 8, ..EngineInfo::default() }),
             with_engine(EngineInfo { sha256: "00".into(), ..EngineInfo::default() }),
         ];
         let other_models = models.map(|models| MemberState { models, ..state.clone() });

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use lineside_client::CallError;
-use lineside_wire::{Executed, Fault, FaultCode, ModelName, NodeId};
+use lineside_wire::{Executed, Fault, FaultCode, ModelInfo, ModelName, NodeId};
 use serde::Serialize;
 
 use crate::explain::Flight;
@@ -38,8 +38,14 @@ pub(crate) const fn status(code: FaultCode) -> StatusCode {
     }
 }
 
-/// The fault of a failed call, in the words that this door's clients expect.
-pub(crate) fn call_fault(error: &CallError) -> Fault {
+/// Most versions that a message lists.
+const VERSIONS_TOLD_MAX: usize = 16;
+
+/// The fault of a failed call, in the words that this door's clients expect. `models` are those of the cluster.
+pub(crate) fn call_fault(error: &CallError, models: impl FnOnce() -> Vec<ModelInfo>) -> Fault {
+    if let CallError::UnknownVersion { model, version } = error {
+        return unknown_version(&models(), model.as_str(), &version.to_string());
+    }
     let mut fault = error.fault();
     if fault.code == FaultCode::ModelNotFound && !fault.message.starts_with(UNKNOWN_MODEL) {
         fault.message = format!("{UNKNOWN_MODEL}: {}", fault.message);
@@ -55,6 +61,21 @@ pub(crate) fn unknown_model(name: &str, version: Option<&str>) -> Fault {
         FaultCode::ModelNotFound,
         format!("{UNKNOWN_MODEL}: '{name}'{version} is not found; `lineside models` lists those there are"),
     )
+}
+
+/// The fault for a version that no node has loaded: which ones there are, and by which policy, where a node says so.
+/// Whoever looks for a version that lies in the repository and was not chosen finds out why.
+pub(crate) fn unknown_version(models: &[ModelInfo], name: &str, version: &str) -> Fault {
+    let known = || models.iter().filter(|model| model.name.as_str() == name);
+    let policy = known().find_map(|model| model.engine.as_ref()?.versions.as_ref());
+    let Some(policy) = policy else { return unknown_model(name, Some(version)) };
+    let there: Vec<_> = known().map(|model| model.version.to_string()).take(VERSIONS_TOLD_MAX).collect();
+    let (name, version, there) = (shown_name(name), shown_name(version), there.join(", "));
+    let text = format!(
+        "{UNKNOWN_MODEL}: '{name}' version {version} does not serve: of this model serve {policy} (`versions` in its \
+         model.toml, version_policy in its config.pbtxt); known are {there}"
+    );
+    Fault::new(FaultCode::ModelNotFound, text)
 }
 
 /// The name of a model as a client sent it, for a message: only as far as a name can be long.
@@ -125,13 +146,9 @@ impl Refusal {
         Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", text) }
     }
 
-    pub(crate) fn from_call(error: &CallError) -> Self {
+    pub(crate) fn from_call(error: &CallError, fault: Fault) -> Self {
         let tried = 0 < error.attempts();
-        Self {
-            node: error.node(),
-            attempts: tried.then(|| error.attempts()),
-            ..Self::from(call_fault(error))
-        }
+        Self { node: error.node(), attempts: tried.then(|| error.attempts()), ..Self::from(fault) }
     }
 
     /// The same refusal, after this node worked on the request.
@@ -224,7 +241,8 @@ mod tests {
     #[test]
     fn an_unknown_model_is_told_in_the_words_that_clients_look_for() {
         let model: ModelName = "weld".parse().expect("a model name");
-        let refusal = Refusal::from_call(&CallError::UnknownModel { model });
+        let error = CallError::UnknownModel { model };
+        let refusal = Refusal::from_call(&error, call_fault(&error, Vec::new));
         assert_eq!(refusal.status, StatusCode::NOT_FOUND);
         assert!(refusal.message.starts_with(UNKNOWN_MODEL));
         assert!(unknown_model("weld", Some("3")).message.starts_with(UNKNOWN_MODEL));

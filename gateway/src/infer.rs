@@ -120,7 +120,7 @@ impl Asked {
         let answered = shared.infer(cluster, self.call).await;
         // The request is no longer held, so the answer may take its room.
         drop(self.room);
-        let (reply, mut room) = answered.map_err(|(error, _)| Refusal::from_call(&error))?;
+        let (reply, mut room) = answered.map_err(|(error, fault)| Refusal::from_call(&error, fault))?;
         let (node, attempts) = (reply.report.node, reply.report.attempts);
         let flight = Some(Flight::from(&reply.report));
         let written = written(reply, self.id.as_deref(), &self.form, &mut room);

@@ -253,7 +253,7 @@ impl Shared {
                 }
             }
             Err(error) => {
-                let fault = call_fault(&error);
+                let fault = call_fault(&error, || cluster.models());
                 let outcome = Outcome::Failed(fault.code, error.attempts());
                 self.metrics.inferred(is_known(&error).then_some(&model), outcome);
                 tracing::debug!(%model, code = fault.code.name(), %error, "an inference failed");

@@ -95,7 +95,7 @@ impl Errand {
         let call = InferCall { params, payload, deadline: ask.deadline(None), context: ask.context() };
         let answered = ask.shared().infer(ask.cluster(), call).await;
         drop(room);
-        let (reply, room) = answered.map_err(|(error, _)| Refusal::from_call(&error))?;
+        let (reply, room) = answered.map_err(|(error, fault)| Refusal::from_call(&error, fault))?;
         let (node, attempts, flight) =
             (reply.report.node, reply.report.attempts, Flight::from(&reply.report));
         let outputs = split_tensors(reply.result.outputs, &reply.payload)

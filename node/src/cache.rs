@@ -24,6 +24,10 @@ const ENTRY_BYTES: u64 = 256;
 /// Bytes that a tensor takes beside its elements and its name.
 const TENSOR_BYTES: u64 = 128;
 
+/// Most bytes of the inputs of a request that is looked for: they are hashed on the network's thread, and two megabytes
+/// take about a millisecond of it.
+const INPUT_BYTES_MAX: usize = 2 << 20;
+
 /// Longest lifetime: a setting that says more means for ever.
 const LIFETIME_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -56,8 +60,12 @@ impl ResponseCache {
         Some(Self { answers: answers.build(), answer_bytes_max })
     }
 
-    /// The key of a request. What names the model and its version is not in it.
-    pub(crate) fn key(&self, params: &InferParams, inputs: &[Tensor]) -> CacheKey {
+    /// The key of a request. What names the model and its version is not in it. `None` for one that is too large.
+    pub(crate) fn key(&self, params: &InferParams, inputs: &[Tensor]) -> Option<CacheKey> {
+        let bytes: usize = inputs.iter().map(|input| input.bytes.len()).sum();
+        if INPUT_BYTES_MAX < bytes {
+            return None;
+        }
         let InferParams { model: _, version: _, inputs: _, outputs, parameters, task, classification } =
             params;
         let mut hash = Hash(Context::new(&SHA256));
@@ -80,7 +88,7 @@ impl ResponseCache {
             hash.list(shape.dims().iter(), |hash, dim| hash.number(*dim));
             hash.bytes(bytes);
         });
-        hash.finish()
+        Some(hash.finish())
     }
 
     /// The answer to a request like this one.

@@ -36,18 +36,27 @@ pub(crate) struct ShapeLimits {
     /// The largest dimensions of an input, by its place in the signature.
     shapes: Vec<(usize, Vec<u64>)>,
     elements_max: Option<u64>,
+    /// Most rows; 0 is no such limit. Then every input's first dimension is theirs.
+    rows_max: u32,
 }
 
 impl ShapeLimits {
-    /// What these settings mean for a model with this signature, which they were checked against.
-    pub(crate) fn new(settings: &ModelLimits, signature: &Signature) -> Self {
-        let place = |name: &String| signature.inputs.iter().position(|spec| spec.name == *name);
+    /// What these settings mean for inputs in this order; what they say of others is passed over.
+    pub(crate) fn new<'a>(settings: &ModelLimits, inputs: impl Iterator<Item = &'a TensorSpec>) -> Self {
+        let names: Vec<&str> = inputs.map(|spec| spec.name.as_str()).collect();
+        let place = |name: &String| names.iter().position(|input| input == name);
         let shapes = settings.max_shape.iter().filter_map(|(name, max)| Some((place(name)?, max.clone())));
-        Self { shapes: shapes.collect(), elements_max: settings.elements_max }
+        Self { shapes: shapes.collect(), elements_max: settings.elements_max, rows_max: 0 }
+    }
+
+    /// The same, for at most so many rows.
+    pub(crate) fn of_rows(self, rows_max: u32) -> Self {
+        Self { rows_max, ..self }
     }
 
     /// Looks at inputs in the model's order.
     fn keep(&self, model: &ModelName, inputs: &[Tensor]) -> Result<(), Fault> {
+        self.keep_rows(model, inputs)?;
         for (at, max) in &self.shapes {
             let Some(input) = inputs.get(*at) else { continue };
             let dims = input.shape.dims();
@@ -65,6 +74,20 @@ impl ShapeLimits {
             true => Ok(()),
             false => {
                 let text = format!("the inputs of {model} have {elements} elements: at most {max} are taken");
+                Err(Fault::new(FaultCode::LimitExceeded, text))
+            }
+        }
+    }
+
+    fn keep_rows(&self, model: &ModelName, inputs: &[Tensor]) -> Result<(), Fault> {
+        let max = self.rows_max;
+        let rows = inputs.iter().filter_map(|input| input.shape.dims().first()).max();
+        match rows.filter(|rows| 0 < max && u64::from(max) < **rows) {
+            None => Ok(()),
+            Some(rows) => {
+                let text = format!(
+                    "a request of {model} may have {max} rows at most (max_batch_size), but {rows} were sent"
+                );
                 Err(Fault::new(FaultCode::LimitExceeded, text))
             }
         }
@@ -106,6 +129,22 @@ pub(crate) fn check(
     }
     limits.keep(model, &inputs)?;
     Ok(Fitting { inputs, wanted: wanted(model, signature, outputs)? })
+}
+
+/// Checks tensors that a caller brings in another way than as inputs: the state that it kept. They are in the order of
+/// their specs, whose limits these are.
+///
+/// # Errors
+/// As for inputs.
+pub(crate) fn check_brought<'a>(
+    model: &ModelName,
+    specs: impl Iterator<Item = &'a TensorSpec>,
+    limits: &ShapeLimits,
+    brought: &[Tensor],
+) -> Result<(), Fault> {
+    within_limits(brought)?;
+    specs.zip(brought).try_for_each(|(spec, tensor)| fits(model, spec, tensor))?;
+    limits.keep(model, brought)
 }
 
 /// What the bytes of a call do not bound.
@@ -325,7 +364,8 @@ mod tests {
 
     fn limited(shape: &[(&str, &[u64])], elements_max: Option<u64>) -> ShapeLimits {
         let max_shape = shape.iter().map(|(name, max)| ((*name).to_owned(), max.to_vec())).collect();
-        ShapeLimits::new(&ModelLimits { max_shape, elements_max, ..ModelLimits::default() }, &camera())
+        let limits = ModelLimits { max_shape, elements_max, ..ModelLimits::default() };
+        ShapeLimits::new(&limits, camera().inputs.iter())
     }
 
     #[test]

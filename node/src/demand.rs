@@ -15,6 +15,7 @@ pub(crate) const WAITING_MAX: usize = 256;
 /// The calls that wait for versions to be loaded.
 #[derive(Debug)]
 pub(crate) struct Parking<C> {
+    /// By version. One that is here was ordered, also when nobody waits any more: it is ordered once.
     waiting: BTreeMap<VersionId, Vec<(Instant, C)>>,
     count: usize,
     max: usize,
@@ -25,7 +26,7 @@ impl<C> Parking<C> {
         Self { waiting: BTreeMap::new(), count: 0, max }
     }
 
-    /// Takes a call in, until its deadline; true when it is the first for its version.
+    /// Takes a call in, until its deadline; true when its version is to be ordered.
     ///
     /// # Errors
     /// There is no room; the call comes back.
@@ -33,10 +34,19 @@ impl<C> Parking<C> {
         if self.max <= self.count {
             return Err(call);
         }
-        let calls = self.waiting.entry(id.clone()).or_default();
-        calls.push((deadline, call));
+        let is_new = !self.waiting.contains_key(id);
+        self.waiting.entry(id.clone()).or_default().push((deadline, call));
         self.count += 1;
-        Ok(calls.len() == 1)
+        Ok(is_new)
+    }
+
+    /// Whether anybody waits for a version whose order is carried out now. Where nobody does, the order is over.
+    pub(crate) fn is_awaited(&mut self, id: &VersionId) -> bool {
+        let awaited = self.waiting.get(id).is_some_and(|calls| !calls.is_empty());
+        if !awaited {
+            self.waiting.remove(id);
+        }
+        awaited
     }
 
     /// Takes out the calls for a version, in the order in which they came.
@@ -46,17 +56,19 @@ impl<C> Parking<C> {
         calls.into_iter().map(|(_, call)| call).collect()
     }
 
-    /// Takes out the calls whose time is up.
-    pub(crate) fn take_expired(&mut self, now: Instant) -> Vec<C> {
-        let is_over = |(deadline, _): &mut (Instant, C)| *deadline <= now;
-        let expired: Vec<C> = self
-            .waiting
-            .values_mut()
-            .flat_map(|calls| calls.extract_if(.., is_over).map(|(_, call)| call).collect::<Vec<_>>())
-            .collect();
-        self.waiting.retain(|_, calls| !calls.is_empty());
-        self.count -= expired.len();
-        expired
+    /// Takes out the calls whose time is up, and those of which this says it.
+    pub(crate) fn take_unwanted(&mut self, now: Instant, is_unwanted: impl Fn(&C) -> bool) -> Vec<C> {
+        let is_over = |(deadline, call): &mut (Instant, C)| *deadline <= now || is_unwanted(call);
+        let calls = self.waiting.values_mut();
+        let gone: Vec<C> =
+            calls.flat_map(|calls| calls.extract_if(.., is_over)).map(|(_, call)| call).collect();
+        self.count -= gone.len();
+        gone
+    }
+
+    /// How many wait.
+    pub(crate) const fn count(&self) -> usize {
+        self.count
     }
 
     /// The earliest deadline of those that wait.
@@ -139,13 +151,29 @@ mod tests {
         assert_eq!(parking.park(&id("press"), after(5), 'c'), Ok(true));
         assert_eq!(parking.park(&id("saw"), after(5), 'd'), Err('d'));
         assert_eq!(parking.next_deadline(), Some(after(2)));
-        assert_eq!(parking.take_expired(after(2)), ['b']);
+        assert_eq!(parking.take_unwanted(after(2), |_| false), ['b']);
         assert_eq!(parking.next_deadline(), Some(after(5)));
         assert_eq!(parking.park(&id("saw"), after(5), 'd'), Ok(true));
         assert_eq!(parking.take(&id("weld")), ['a']);
         assert!(parking.take(&id("weld")).is_empty());
-        assert_eq!(parking.take_expired(after(60)).len(), 2);
-        assert_eq!((parking.next_deadline(), parking.count), (None, 0));
+        assert_eq!(parking.take_unwanted(after(2), |call| *call == 'd'), ['d']);
+        assert_eq!(parking.take_unwanted(after(60), |_| false), ['c']);
+        assert_eq!((parking.next_deadline(), parking.count()), (None, 0));
+    }
+
+    #[test]
+    fn a_version_is_ordered_once_however_many_come_and_go() {
+        let late = Instant::now() + Duration::from_secs(9);
+        let (weld, mut parking) = (id("weld"), Parking::new(3));
+        for first in [true, false, false] {
+            assert_eq!(parking.park(&weld, late, 'a'), Ok(first));
+            assert_eq!(parking.take_unwanted(Instant::now(), |_| true), ['a']);
+        }
+        assert!(!parking.is_awaited(&weld), "the order is not carried out for nobody");
+        assert_eq!(parking.park(&weld, late, 'b'), Ok(true), "and the next caller orders anew");
+        assert!(parking.is_awaited(&weld));
+        assert_eq!(parking.park(&weld, late, 'c'), Ok(false));
+        assert_eq!(parking.take(&weld), ['b', 'c']);
     }
 
     #[test]

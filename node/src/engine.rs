@@ -42,6 +42,10 @@ use crate::{
 /// Longest message of the engine that is passed on, in characters: an answer's document ends at 64 KiB.
 pub(crate) const MESSAGE_CHARS_MAX: usize = 2000;
 
+/// Stack of a thread on which ONNX Runtime opens or runs models, which it walks by recursion: a tree of some thousand levels
+/// takes a mebibyte. A trial has less than the threads of the node, so that what it survives they survive too.
+pub(crate) const STACK_BYTES: usize = 2 << 20;
+
 // Tensors travel little-endian and are handed to the engine as they lie.
 const _: () = assert!(cfg!(target_endian = "little"));
 

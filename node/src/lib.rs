@@ -15,15 +15,17 @@
 //!
 //! Limits: a node's waiting calls ([`NodeConfig::queue_max`]), 60 seconds for a call without a deadline, 64 versions
 //! of all models together, 2 GiB of a model file, 256 tensors and 64 MiB a call each way, 16 waiting orders to load or
-//! unload, 256 calls that wait for a model to be loaded. Texts are UTF-8 without zero bytes, as ONNX Runtime takes them. An image has at most 50 megapixels, a call
-//! to embed at most 2048 texts; `task.rs` and the files below it name their other limits.
+//! unload, 256 calls that wait for a model to be loaded. Texts are UTF-8 without zero bytes, as ONNX Runtime takes them.
+//! An image has at most 50 megapixels, a call to embed at most 2048 texts; `task.rs` and the files below it name their
+//! other limits.
 //!
-//! **Invariants:** only `engine.rs` and its folder name `ort`, only `task/picture.rs` names `image`, only `task/words.rs` names
-//! `tokenizers`, only `reload.rs` names `notify`, only `settings/` names `toml`. A call that was accepted is answered, whatever the engine does: a
-//! panic in it costs the calls of one run and one session, which is opened anew. A model that does not load is listed with its
-//! reason and changes nothing for the others. No lock is on the path of a call. No link leads out of the repository,
-//! and no file that a model names for its weights lies outside its own directory: `scan` looks before ONNX Runtime does.
-//! This crate knows no gateway and no HTTP.
+//! **Invariants:** only `engine.rs` and its folder name `ort`, only `task/picture.rs` names `image`, only `task/words.rs`
+//! names `tokenizers`, only `reload.rs` names `notify`, only `settings/` reads TOML. A call that was accepted is
+//! answered, whatever the engine does: a panic in it costs the calls of one run and one session, which is opened anew. A
+//! model that does not load is listed with its reason and changes nothing for the others. No lock is on the path of a
+//! call, but for a look-up among the sequences of a model with a state, and in the lobby for a model that is not loaded.
+//! No link leads out of the repository, and no file that a model names for its weights lies outside its own directory:
+//! `scan` looks before ONNX Runtime does. This crate knows no gateway and no HTTP.
 //!
 //! ```no_run
 //! # use std::{num::NonZeroUsize, time::Duration};
@@ -89,6 +91,7 @@ pub use examine::{
     Examination, ExamineError, Examined, ExaminedVersion, FileFacts, NoModel, Opening, Outlook, examine,
     sample_settings,
 };
+pub use loader::is_by_order;
 pub use node::{Node, NodeConfig, NodeError};
 pub use reload::ModelControl;
 pub use repository::Refused;

@@ -34,6 +34,8 @@ use crate::{
     watch::Watch,
 };
 
+pub use orders::is_by_order;
+
 /// Orders that may wait; each can take as long as a model loads.
 pub(crate) const ORDERS_MAX: usize = 16;
 
@@ -198,34 +200,35 @@ impl Loader {
         let before = self.seen.clone();
         let scan = match self.scan() {
             Ok(scan) => scan,
-            Err(reason) => {
-                changes.looked(false, Instant::now());
-                // Told once: what is loaded serves on.
-                if self.unreadable.as_ref() != Some(&reason) {
-                    warn!(reason, "the model repository is gone: what is loaded serves on");
-                    self.unreadable = Some(reason);
-                }
-                return;
-            }
+            Err(reason) => return self.is_gone(reason, changes),
         };
-        self.unreadable = None;
-        let is_elsewhere = self.place != scan.place;
         if scan.versions.is_empty() && self.place.device != scan.place.device {
-            changes.looked(false, Instant::now());
-            warn!("another, empty file system is where the models were: what is loaded serves on");
-            return;
+            return self.is_gone("another, empty file system is in its place".to_owned(), changes);
         }
-        self.place = scan.place;
-        if is_elsewhere && changes.watches() {
-            changes.watch(Instant::now());
+        let was_gone = self.unreadable.take().is_some();
+        if was_gone {
+            info!("the model repository is back");
+        }
+        if std::mem::replace(&mut self.place, scan.place) != scan.place || was_gone {
+            return changes.replaced(Instant::now());
         }
         if changes.looked(before != scan.stamps, Instant::now()) {
             let known = self.known.keys().cloned();
-            let names: BTreeSet<_> = scan.names().into_iter().chain(known).collect();
+            let mut names: BTreeSet<_> = scan.names().into_iter().chain(known).collect();
+            names.retain(|name| changes.may_load(scan.of(name).values()));
             for name in &names {
                 self.settle(&scan, name);
             }
             self.tell_resting(&scan);
+        }
+    }
+
+    fn is_gone(&mut self, reason: String, changes: &mut Changes) {
+        changes.missed(Instant::now());
+        // Told once.
+        if self.unreadable.as_ref() != Some(&reason) {
+            warn!(reason, "the model repository is gone: what is loaded serves on");
+            self.unreadable = Some(reason);
         }
     }
 

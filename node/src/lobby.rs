@@ -1,8 +1,9 @@
 //! Calls that wait for their model to be loaded, on a node that loads models on demand.
 //!
 //! A call for a version that is not loaded is kept whole, and the loader gets one order for all that wait for it. When
-//! the version is ready they are taken up as if they had come just now; when it cannot be loaded they are told why. One
-//! thread looks after the deadlines of those that wait. Calls of loaded models do not come here.
+//! the version is ready they are taken up as if they had come just now; when it cannot be loaded, those that named no
+//! version go on to the one that serves in its place, and the others are told why. One thread looks after those that wait:
+//! whose time is up, and whose caller went away. Calls of loaded models do not come here.
 
 use std::{
     io,
@@ -12,7 +13,7 @@ use std::{
 
 use crossbeam_channel::Sender;
 use lineside_mesh::Incoming;
-use lineside_wire::{Fault, FaultCode};
+use lineside_wire::{Executed, Fault, FaultCode};
 use tokio::time::Instant;
 
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
     loader::Order,
     model::Alive,
     repository::VersionId,
-    service::{CALL_TIME_MAX, NodeService},
+    service::{CALL_TIME_MAX, Desk, draining},
 };
 
 /// When to come again while the lobby is full.
@@ -30,7 +31,7 @@ const FULL_RETRY_MS: u64 = 1000;
 pub(crate) struct Lobby {
     state: Mutex<State>,
     changed: Condvar,
-    service: OnceLock<Weak<NodeService>>,
+    desk: OnceLock<Weak<Desk>>,
 }
 
 struct State {
@@ -48,7 +49,7 @@ impl Lobby {
         let lobby = Arc::new(Self {
             state: Mutex::new(State { parking, closed: false }),
             changed: Condvar::new(),
-            service: OnceLock::new(),
+            desk: OnceLock::new(),
         });
         let own = Arc::clone(&lobby);
         thread::Builder::new().name("lineside-lobby".to_owned()).spawn(move || {
@@ -59,9 +60,9 @@ impl Lobby {
     }
 
     /// Who takes the calls up again.
-    pub(crate) fn serves(&self, service: Weak<NodeService>) {
+    pub(crate) fn serves(&self, desk: Weak<Desk>) {
         // Once, by the start of the node.
-        drop(self.service.set(service));
+        drop(self.desk.set(desk));
     }
 
     /// Takes a call in that found this version not loaded; answers it where there is no room.
@@ -84,27 +85,49 @@ impl Lobby {
         refused.into_iter().for_each(|call| call.reply.fail(&full, None));
     }
 
+    /// Whether anybody waits for this version, whose order is carried out now.
+    pub(crate) fn waits_for(&self, id: &VersionId) -> bool {
+        self.lock().parking.is_awaited(id)
+    }
+
     /// The version is loaded, or cannot be: those who wait for it go on, or are told.
     pub(crate) fn done(&self, id: &VersionId, outcome: Result<(), &Fault>) {
         let calls = self.lock().parking.take(id);
-        let service = self.service.get().and_then(Weak::upgrade);
+        let desk = self.desk.get().and_then(Weak::upgrade);
         for call in calls {
-            if call.reply.cancelled().is_set() {
-                continue;
-            }
-            match (outcome, &service) {
-                (Ok(()), Some(service)) => service.infer(call),
-                (Err(fault), _) => call.reply.fail(fault, None),
-                (Ok(()), None) => {
-                    let fault = Fault::new(FaultCode::Draining, "this node is leaving and takes no new work");
-                    call.reply.fail(&fault, None);
-                }
+            match (outcome, &desk) {
+                _ if call.reply.cancelled().is_set() => tell_unwanted(call),
+                (Ok(()), Some(desk)) => desk.infer(call),
+                (Err(fault), Some(desk)) => desk.infer_instead(call, id, fault),
+                (Err(fault), None) => call.reply.fail(fault, None),
+                (Ok(()), None) => call.reply.fail(&draining(), None),
             }
         }
     }
 
+    /// Some callers went away: their calls give up their places.
+    pub(crate) fn look(&self) {
+        // Under the lock, so that the thread either has not looked yet or waits to be woken.
+        if 0 < self.lock().parking.count() {
+            self.changed.notify_all();
+        }
+    }
+
+    /// How many calls wait.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().parking.count()
+    }
+
+    /// The node is leaving: who waits here is better off elsewhere.
+    pub(crate) fn clear(&self) {
+        let calls = self.lock().parking.take_unwanted(Instant::now(), |_| true);
+        calls.into_iter().for_each(|call| call.reply.fail(&draining(), None));
+    }
+
     /// Ends the thread.
     pub(crate) fn close(&self) {
+        self.clear();
         self.lock().closed = true;
         self.changed.notify_all();
     }
@@ -113,10 +136,10 @@ impl Lobby {
         let mut state = self.lock();
         while !state.closed {
             let now = Instant::now();
-            let expired = state.parking.take_expired(now);
-            if !expired.is_empty() {
+            let unwanted = state.parking.take_unwanted(now, |call| call.reply.cancelled().is_set());
+            if !unwanted.is_empty() {
                 drop(state);
-                expired.into_iter().for_each(tell_late);
+                unwanted.into_iter().for_each(tell_unwanted);
                 state = self.lock();
                 continue;
             }
@@ -135,7 +158,15 @@ impl Lobby {
     }
 }
 
-fn tell_late(call: Incoming) {
-    let text = "the time ran out while the model was being loaded; nothing was run";
-    call.reply.fail(&Fault::new(FaultCode::DeadlineExceeded, text), None);
+fn tell_unwanted(call: Incoming) {
+    let fault = match call.reply.cancelled().is_set() {
+        true => {
+            Fault::new(FaultCode::Cancelled, "the caller cancelled the call while the model was being loaded")
+        }
+        false => Fault::new(
+            FaultCode::DeadlineExceeded,
+            "the time ran out while the model was being loaded; nothing was run",
+        ),
+    };
+    call.reply.fail(&Fault { executed: Executed::No, ..fault }, None);
 }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 pub(crate) use decision::{Decision, decide};
+pub(crate) use rows::ELEMENTS_MAX;
 
 use crate::{
     engine::{RunError, Session, Signature},

@@ -8,7 +8,7 @@ use lineside_wire::{EngineInfo, NodeId};
 use crate::{
     batcher::Waiting,
     cache::ResponseCache,
-    engine::{OpenError, Session, Signature},
+    engine::{OpenError, STACK_BYTES, Session, Signature},
     line::Line,
     opening::Ready,
     queue::Lane,
@@ -119,6 +119,7 @@ impl Model {
             };
             thread::Builder::new()
                 .name(format!("lineside-{}-{number}", id.name))
+                .stack_size(STACK_BYTES)
                 .spawn(move || worker.run())?;
         }
         around.counters.takes(ready.info.memory_bytes);

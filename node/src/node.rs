@@ -25,7 +25,7 @@ use crate::{
     queue::Queue,
     reload::ModelControl,
     repository::Refused,
-    service::NodeService,
+    service::{Desk, End, NodeService},
     shelf::{Shelf, fitting},
     trial::TrialConfig,
     watch::Watch,
@@ -134,16 +134,16 @@ impl Node {
         });
         thread::Builder::new()
             .name("lineside-loader".to_owned())
+            .stack_size(crate::engine::STACK_BYTES)
             .spawn(move || loader.run())
             .map_err(NodeError::Thread)?;
         let queue = Arc::new(Queue::new(sessions.get(), queue_max.get()));
         let (draining, cleared) = (AtomicBool::new(false), Mutex::default());
-        let service = NodeService { node: id, shelf, queue, orders, draining, cleared, watch, lobby, ended };
-        let service = Arc::new(service);
-        if let Some(lobby) = &service.lobby {
-            lobby.serves(Arc::downgrade(&service));
+        let desk = Arc::new(Desk { node: id, shelf, queue, orders, draining, cleared, watch, lobby });
+        if let Some(lobby) = &desk.lobby {
+            lobby.serves(Arc::downgrade(&desk));
         }
-        Ok(Self { service })
+        Ok(Self { service: Arc::new(NodeService { desk, _end: End(ended) }) })
     }
 
     /// What answers peers.
@@ -155,40 +155,44 @@ impl Node {
     /// Every version that is known, by name and number, with as much of each as fits a document.
     #[must_use]
     pub fn models(&self) -> Vec<ModelInfo> {
-        fitting(self.service.shelf.all())
+        fitting(self.service.desk.shelf.all())
     }
 
     /// What lies in the repository and is no model, for the start's table and `lineside models`.
     #[must_use]
     pub fn refused(&self) -> Vec<Refused> {
-        self.service.shelf.refused()
+        self.service.desk.shelf.refused()
     }
 
     /// How much there is to do.
     #[must_use]
     pub fn load(&self) -> LoadReport {
-        self.service.load()
+        self.service.desk.queue.load()
     }
 
     /// Counts the changes of the models and of [`Self::ready`].
     #[must_use]
     pub fn changed(&self) -> watch::Receiver<u64> {
-        self.service.shelf.changed()
+        self.service.desk.shelf.changed()
     }
 
     /// Whether every model that was found at the start is loaded or has its reason.
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.service.shelf.is_scanned()
+        self.service.desk.shelf.is_scanned()
     }
 
-    /// Refuses new work from now on. What was accepted goes on.
+    /// Refuses new work from now on, also for calls that wait for their model to be loaded. What was accepted goes on.
     pub fn drain(&self) {
-        self.service.draining.store(true, Ordering::Release);
+        let desk = &self.service.desk;
+        desk.draining.store(true, Ordering::Release);
+        if let Some(lobby) = &desk.lobby {
+            lobby.clear();
+        }
     }
 
     /// Waits until every accepted call is answered; false when that takes longer than `within`. Cancel-safe.
     pub async fn finished(&self, within: Duration) -> bool {
-        timeout(within, self.service.queue.until_idle()).await.is_ok()
+        timeout(within, self.service.desk.queue.until_idle()).await.is_ok()
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     cache::ResponseCache,
     engine::{Engine, Options, Session, Signature, guarded},
     measure::{self, Decision},
+    policy,
     repository::Files,
     scan::Scanned,
     sequence::Sequences,
@@ -78,10 +79,11 @@ impl Bench {
         settings.check(Some(&signature)).map_err(|wrong| source.tell(&wrong))?;
         let folder = Folder::new(&self.repository, &files.model, &files.settings)
             .map_err(|error| format!("the repository cannot be read: {error}"))?;
-        let tasks = guarded(|| Tasks::new(&settings, &signature, &folder))?;
-        let tasks = tasks.map_err(|wrong| source.tell(&wrong))?;
         let sequences = Sequences::new(&settings, &signature, &scanned.sha256);
         let sequences = sequences.map_err(|wrong| source.tell(&wrong))?;
+        let visible = sequences.as_ref().map(|sequences| sequences.visible(&signature));
+        let tasks = guarded(|| Tasks::new(&settings, visible.as_ref().unwrap_or(&signature), &folder))?;
+        let tasks = tasks.map_err(|wrong| source.tell(&wrong))?;
         self.warm_up(&mut sessions, &settings);
         let tried = match tried {
             Some(tried) => tried,
@@ -169,6 +171,10 @@ fn memory(tried: &Tried, file_bytes: u64, sessions: u64) -> u64 {
     tried.memory_bytes.saturating_add(further.saturating_mul(sessions.saturating_sub(1)))
 }
 
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
 fn info(
     settings: &Settings,
     scanned: &Scanned,
@@ -187,13 +193,17 @@ fn info(
         threads: settings.instances.threads,
         batching: joins.then(|| BatchingInfo {
             max_size: u32::try_from(rules.max_size).unwrap_or(u32::MAX),
-            max_delay_us: u64::try_from(rules.max_delay.as_micros()).unwrap_or(u64::MAX),
+            max_delay_us: micros(rules.max_delay),
             preferred_sizes: settings.batching.preferred_sizes.clone(),
         }),
         finding: decision.finding.clone(),
+        versions: Some(policy::told(&settings.versions)),
+        rows_max: settings.rows_max(),
         priority_levels: rules.levels,
+        default_priority: rules.default_priority,
         cache_bytes_max: settings.cache.bytes_max,
         stateful: settings.sequence.is_some(),
+        sequence_idle_us: settings.sequence.as_ref().map_or(0, |sequence| micros(sequence.idle_timeout.0)),
         on_demand: false,
         warnings,
     }

@@ -7,9 +7,12 @@
 
 use std::collections::BTreeSet;
 
-use lineside_wire::ModelVersion;
+use lineside_wire::{ModelVersion, VersionPolicy};
 
-use crate::settings::{Versions, VersionsWord};
+use crate::{
+    repository::VERSIONS_MAX,
+    settings::{Versions, VersionsWord},
+};
 
 /// Of the versions that there are, those that serve.
 pub(crate) fn chosen(there: &BTreeSet<ModelVersion>, policy: &Versions) -> BTreeSet<ModelVersion> {
@@ -40,19 +43,22 @@ pub(crate) fn named(policy: &Versions) -> Vec<ModelVersion> {
     }
 }
 
-/// The policy for a person, to end the sentence "of this model serve ...".
-pub(crate) fn words(policy: &Versions) -> String {
+/// The policy as the wire has it. Of a list of versions, as many as a node can have are told.
+pub(crate) fn told(policy: &Versions) -> VersionPolicy {
     match policy {
-        Versions::Word(VersionsWord::All) => "all versions".to_owned(),
-        Versions::Word(VersionsWord::Latest) | Versions::Latest { latest: 1 } => {
-            "the latest version".to_owned()
-        }
-        Versions::Latest { latest } => format!("the latest {latest} versions"),
+        Versions::Word(VersionsWord::All) => VersionPolicy::All,
+        Versions::Word(VersionsWord::Latest) => VersionPolicy::Latest(1),
+        Versions::Latest { latest } => VersionPolicy::Latest(*latest),
         Versions::Only(numbers) => {
-            let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
-            format!("only the versions {}", numbers.join(", "))
+            let versions = numbers.iter().take(VERSIONS_MAX).copied().map(ModelVersion);
+            VersionPolicy::Specific(versions.collect())
         }
     }
+}
+
+/// The policy for a person, to end the sentence "of this model serve ...".
+pub(crate) fn words(policy: &Versions) -> String {
+    told(policy).to_string()
 }
 
 #[cfg(test)]

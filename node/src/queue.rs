@@ -48,6 +48,8 @@ pub(crate) struct Lane {
     waiting: Box<[AtomicUsize]>,
     /// Sessions that run, or are kept for a call that is on its way to one.
     taken: AtomicUsize,
+    /// Calls on the way to the session that is kept for them: others can still join their run.
+    coming: AtomicUsize,
     /// Mean run time in microseconds; 0 until the first run.
     run_us: AtomicU64,
     /// Calls that fit one run, in parts of [`CALL`].
@@ -98,7 +100,8 @@ impl Queue {
         // Nobody overtakes those who wait, for whom the next session is.
         if lane.count() == 0 && lane.take_session() {
             self.running.fetch_add(1, Ordering::AcqRel);
-            return Ok(place(Step::Runs { holds: true }));
+            lane.coming.fetch_add(1, Ordering::AcqRel);
+            return Ok(place(Step::Comes));
         }
         let run = Duration::from_micros(lane.run_us.load(Ordering::Relaxed));
         let wait = lane.expected_wait(level, run);
@@ -150,7 +153,7 @@ impl Queue {
     fn count(&self, step: Step) -> &AtomicUsize {
         match step {
             Step::Waits => &self.waiting,
-            Step::Runs { .. } => &self.running,
+            Step::Comes | Step::Runs { .. } => &self.running,
             Step::Answers => &self.answering,
         }
     }
@@ -165,6 +168,7 @@ impl Lane {
             max,
             waiting: (0..levels).map(|_| AtomicUsize::new(0)).collect(),
             taken: AtomicUsize::new(0),
+            coming: AtomicUsize::new(0),
             run_us: AtomicU64::new(0),
             // Of calls of one row; what is less, runs that leave calls behind will show.
             fits: AtomicU64::new(rules.joined_max().clamp(1, u64::MAX / CALL) * CALL),
@@ -197,10 +201,15 @@ impl Lane {
     /// How long a call of this level waits behind those that wait now, when every session runs.
     ///
     /// With an idle session it is nothing, so such a call is always tried: only runs can correct a mean that one slow
-    /// run has raised. Who has an earlier deadline than those who wait may come sooner than this says.
+    /// run has raised. It is nothing too where there is room in a run that waits for others. Who has an earlier deadline
+    /// than those who wait may come sooner than this says.
     fn expected_wait(&self, level: usize, run: Duration) -> Duration {
         let ahead: usize = self.waiting[..=level].iter().map(|count| count.load(Ordering::Acquire)).sum();
         let fits = self.fits.load(Ordering::Relaxed);
+        let coming = self.coming.load(Ordering::Acquire);
+        if 0 < coming && ((coming + ahead) as u64).saturating_mul(CALL) < fits {
+            return Duration::ZERO;
+        }
         let round = fits.saturating_mul(self.sessions as u64) / CALL;
         let rounds = ahead as u64 / round.max(1) + 1;
         run.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
@@ -235,11 +244,20 @@ impl Lane {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Waits,
+    /// A session is kept for it.
+    Comes,
     /// With a session, or as one of several in one run, of which the first holds the session.
     Runs {
         holds: bool,
     },
     Answers,
+}
+
+impl Step {
+    /// Whether a session is taken by the call.
+    const fn holds(self) -> bool {
+        matches!(self, Self::Comes | Self::Runs { holds: true })
+    }
 }
 
 /// A call's place, from its acceptance until it is dropped, so that no way out of a call can leak it.
@@ -288,21 +306,23 @@ impl Place {
     }
 
     fn runs(&mut self, holds: bool) {
-        match (self.step, holds) {
-            (Step::Waits, true) => _ = self.lane.taken.fetch_add(1, Ordering::AcqRel),
-            (Step::Runs { holds: true }, false) => _ = self.lane.taken.fetch_sub(1, Ordering::AcqRel),
-            (Step::Runs { holds: false }, true) => _ = self.lane.taken.fetch_add(1, Ordering::AcqRel),
-            (Step::Waits | Step::Runs { .. }, _) => {}
-            (Step::Answers, _) => return,
+        if self.step == Step::Answers {
+            return;
+        }
+        match (self.step.holds(), holds) {
+            (false, true) => _ = self.lane.taken.fetch_add(1, Ordering::AcqRel),
+            (true, false) => _ = self.lane.taken.fetch_sub(1, Ordering::AcqRel),
+            (true, true) | (false, false) => {}
         }
         self.advance(Step::Runs { holds });
     }
 
     fn answers(&mut self) {
-        match self.step {
-            Step::Runs { holds: true } => _ = self.lane.taken.fetch_sub(1, Ordering::AcqRel),
-            Step::Waits | Step::Runs { holds: false } => {}
-            Step::Answers => return,
+        if self.step == Step::Answers {
+            return;
+        }
+        if self.step.holds() {
+            self.lane.taken.fetch_sub(1, Ordering::AcqRel);
         }
         self.advance(Step::Answers);
     }
@@ -311,8 +331,10 @@ impl Place {
     fn advance(&mut self, to: Step) {
         self.queue.count(to).fetch_add(1, Ordering::AcqRel);
         self.queue.count(self.step).fetch_sub(1, Ordering::AcqRel);
-        if self.step == Step::Waits {
-            self.lane.waiting[self.level].fetch_sub(1, Ordering::AcqRel);
+        match self.step {
+            Step::Waits => _ = self.lane.waiting[self.level].fetch_sub(1, Ordering::AcqRel),
+            Step::Comes => _ = self.lane.coming.fetch_sub(1, Ordering::AcqRel),
+            Step::Runs { .. } | Step::Answers => {}
         }
         self.step = to;
     }

@@ -7,7 +7,7 @@ mod plan;
 
 use std::{
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded, never};
@@ -17,6 +17,8 @@ use notify::{
 };
 use tokio::time::Instant;
 use tracing::{debug, warn};
+
+use crate::repository::Stamps;
 
 pub(crate) use plan::{Eager, Known, Situation, Step};
 
@@ -32,6 +34,10 @@ const POLL_INSTEAD: Duration = Duration::from_secs(10);
 
 /// How soon a polled change is looked at again, to see whether it still changes.
 const POLL_AGAIN: Duration = Duration::from_secs(1);
+
+/// How often in a row a model whose files are being written is left alone at [`SETTLE_MAX`]: ten minutes, in which a slow
+/// network brings gigabytes.
+const HURRIED_MAX: u32 = 20;
 
 /// How the repository is looked after.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,9 +129,26 @@ impl Changes {
         self.pace.looked(differed, now)
     }
 
-    /// Whether a watch is on it.
-    pub(crate) const fn watches(&self) -> bool {
-        self.watcher.is_some()
+    /// The repository could not be read: it may be back in a moment, and nobody will tell.
+    pub(crate) fn missed(&mut self, now: Instant) {
+        self.pace.missed(now);
+    }
+
+    /// Another directory is at the path, and may still be filled: it is looked at again.
+    pub(crate) fn replaced(&mut self, now: Instant) {
+        match self.watcher.is_some() {
+            true => {
+                self.watch(now);
+                self.pace.noticed(now);
+            }
+            false => drop(self.pace.looked(true, now)),
+        }
+    }
+
+    /// Whether these files may be loaded: not while they are being written, where the look could not wait for that.
+    pub(crate) fn may_load<'a>(&self, mut files: impl Iterator<Item = &'a Stamps>) -> bool {
+        let is_hurried = (1..=HURRIED_MAX).contains(&self.pace.hurried);
+        !is_hurried || !files.any(|files| files.were_written_within(self.pace.settle, SystemTime::now()))
     }
 }
 
@@ -162,6 +185,8 @@ struct Pace {
     /// The first and the last notice since the last look.
     noticed: Option<(Instant, Instant)>,
     next: Option<Instant>,
+    /// Looks in a row for which changes did not come to rest.
+    hurried: u32,
 }
 
 impl Pace {
@@ -171,7 +196,7 @@ impl Pace {
             ModelControl::Poll { every } => (Duration::ZERO, Some(*every), true),
             ModelControl::Explicit { .. } => (Duration::ZERO, None, false),
         };
-        Self { settle, every, twice, noticed: None, next: every.map(|every| now + every) }
+        Self { settle, every, twice, noticed: None, next: every.map(|every| now + every), hurried: 0 }
     }
 
     fn noticed(&mut self, now: Instant) {
@@ -187,10 +212,18 @@ impl Pace {
     }
 
     fn looked(&mut self, differed: bool, now: Instant) -> bool {
-        self.noticed = None;
+        let is_hurried = self.noticed.is_some_and(|(_, last)| now < last + self.settle);
+        self.hurried = if is_hurried { self.hurried.saturating_add(1) } else { 0 };
+        // What was left alone is looked at again.
+        self.noticed = is_hurried.then_some((now, now));
         let restless = self.twice && differed;
         self.next = self.every.map(|every| now + if restless { every.min(POLL_AGAIN) } else { every });
         !restless
+    }
+
+    fn missed(&mut self, now: Instant) {
+        self.noticed = None;
+        self.next = self.every.map(|every| now + every.min(POLL_AGAIN));
     }
 }
 
@@ -217,6 +250,31 @@ mod tests {
     }
 
     #[test]
+    fn a_look_that_could_not_wait_is_followed_by_another() {
+        let start = Instant::now();
+        let mut pace = Pace::new(&ModelControl::Watch { settle: s(1) }, start);
+        for hurried in 1..=3 {
+            let now = start + s(u64::from(hurried) * 30);
+            pace.noticed(now);
+            assert!(pace.looked(true, now));
+            assert_eq!((pace.hurried, pace.due()), (hurried, Some(now + s(1))));
+        }
+        assert!(pace.looked(true, start + s(91)));
+        assert_eq!((pace.hurried, pace.due()), (0, Some(start + s(91) + LOOK_ANYWAY)));
+    }
+
+    #[test]
+    fn a_repository_that_is_gone_is_soon_looked_for() {
+        let start = Instant::now();
+        let mut pace = Pace::new(&ModelControl::Watch { settle: s(1) }, start);
+        pace.missed(start);
+        assert_eq!(pace.due(), Some(start + POLL_AGAIN));
+        let mut never = Pace::new(&ModelControl::Explicit { load: None }, start);
+        never.missed(start);
+        assert_eq!(never.due(), None);
+    }
+
+    #[test]
     fn a_polled_change_is_looked_at_twice() {
         let start = Instant::now();
         let mut pace = Pace::new(&ModelControl::Poll { every: s(5) }, start);
@@ -231,7 +289,7 @@ mod tests {
     fn without_notices_and_clock_nobody_looks() {
         let changes = Changes::of(Path::new("."), &ModelControl::Explicit { load: None }, Instant::now());
         assert_eq!(changes.due(), None);
-        assert!(!changes.watches() && changes.notices().is_empty());
+        assert!(changes.watcher.is_none() && changes.notices().is_empty());
     }
 
     #[test]
@@ -241,7 +299,7 @@ mod tests {
         std::fs::write(home.path().join("weld/1/model.onnx"), "x").unwrap();
         let control = ModelControl::Watch { settle: s(1) };
         let changes = Changes::of(home.path(), &control, Instant::now());
-        assert!(changes.watches());
+        assert!(changes.watcher.is_some());
         std::fs::read(home.path().join("weld/1/model.onnx")).unwrap();
         assert!(changes.notices().recv_timeout(Duration::from_millis(200)).is_err());
         std::fs::write(home.path().join("weld/1/model.onnx"), "y").unwrap();

@@ -214,7 +214,9 @@ impl Scan {
 fn files_of(settings: &Settings) -> Vec<String> {
     let labels = settings.predict.as_ref().and_then(|predict| predict.labels_file.clone());
     let tokenizer = settings.embed.as_ref().map(|embed| embed.tokenizer.clone());
-    labels.into_iter().chain(tokenizer).collect()
+    let outputs = settings.declared.iter().flat_map(|declared| &declared.outputs);
+    let declared = outputs.filter_map(|output| output.labels_file.clone());
+    labels.into_iter().chain(tokenizer).chain(declared).collect()
 }
 
 /// The visible names in a directory, sorted, so that every scan gives the same, and whether there are more.

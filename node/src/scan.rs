@@ -11,11 +11,13 @@ mod tensor;
 mod walk;
 
 use std::{
-    fs::File,
-    io::Read,
+    fs::{File, OpenOptions},
+    io::{self, Read},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use self::{
@@ -65,7 +67,7 @@ pub(crate) enum Rejected {
         /// Which.
         path: PathBuf,
         /// What the system said.
-        error: std::io::Error,
+        error: io::Error,
     },
 }
 
@@ -75,8 +77,7 @@ pub(crate) enum Rejected {
 /// See [`Rejected`]. No other file was opened when a rule about files is broken.
 pub(crate) fn scan(model: &Path, limits: &ModelLimits) -> Result<Scanned, Rejected> {
     let unreadable = |error| Rejected::Unreadable { path: model.to_owned(), error };
-    let mut file = File::open(model).map_err(unreadable)?;
-    let bytes = file.metadata().map_err(unreadable)?.len();
+    let (mut file, bytes) = open(model).map_err(unreadable)?;
     if MODEL_BYTES_MAX < bytes {
         return Err(Rejected::Rule(format!(
             "the file has {bytes} bytes: at most {MODEL_BYTES_MAX} are read"
@@ -127,7 +128,18 @@ pub(crate) fn refusal(bytes: &[u8]) -> Option<String> {
     }
 }
 
+/// Opens a file, and tells how many bytes it has. A pipe that took its place is not waited for.
+fn open(path: &Path) -> io::Result<(File, u64)> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    match metadata.is_file() {
+        true => Ok((file, metadata.len())),
+        false => Err(io::Error::other("it is no file")),
+    }
+}
+
 fn is_pointer(model: &Path) -> bool {
     let mut head = [0; POINTER.len()];
-    File::open(model).and_then(|mut file| file.read_exact(&mut head)).is_ok() && head == POINTER
+    open(model).and_then(|(mut file, _)| file.read_exact(&mut head)).is_ok() && head == POINTER
 }

@@ -25,10 +25,13 @@ use std::{
     time::Duration,
 };
 
-use lineside_wire::{CallContext, Datatype, Fault, FaultCode, InferParams, Parameter, Tensor, TensorSpec};
+use lineside_wire::{
+    CallContext, Datatype, Fault, FaultCode, InferParams, ModelName, Parameter, Tensor, TensorSpec,
+};
 use tokio::time::Instant;
 
 use crate::{
+    check::{ShapeLimits, check_brought},
     engine::{Signature, clipped},
     settings::{Settings, Wrong},
 };
@@ -70,6 +73,8 @@ pub(crate) struct Sequences {
     /// The model's outputs that callers see.
     outputs: Vec<usize>,
     handles: Handles,
+    /// Of states that callers bring.
+    limits: ShapeLimits,
     idle_max: Duration,
     max: usize,
     kept: Mutex<Kept>,
@@ -145,6 +150,7 @@ impl Sequences {
         Ok(Some(Self {
             inputs: signature.inputs.iter().map(from).collect(),
             outputs: (0..signature.outputs.len()).filter(visible).collect(),
+            limits: ShapeLimits::new(&settings.limits, states.iter().map(|kind| &kind.input)),
             handles: Handles::new(sha256, states.iter().map(|kind| (&kind.input, kind.output))),
             states,
             idle_max: sequence.idle_timeout.0,
@@ -175,7 +181,7 @@ impl Sequences {
     ) -> Result<Step, Fault> {
         let (start, end) = (flag(params, START)?.unwrap_or(false), flag(params, END)?.unwrap_or(false));
         let brought = given.iter().position(|tensor| tensor.name == STATE).map(|at| given.remove(at));
-        let brought = brought.map(|tensor| self.opened(&tensor)).transpose()?;
+        let brought = brought.map(|tensor| self.opened(&params.model, &tensor)).transpose()?;
         let id = context.session.as_deref().filter(|id| !id.is_empty());
         let is_callers = id.is_none() && !end;
         let wants_state = flag(params, STATE)?.unwrap_or(brought.is_some() && is_callers);
@@ -296,7 +302,7 @@ impl Sequences {
     }
 
     /// The state that a caller brings.
-    fn opened(&self, brought: &Tensor) -> Result<Vec<Tensor>, Fault> {
+    fn opened(&self, model: &ModelName, brought: &Tensor) -> Result<Vec<Tensor>, Fault> {
         let is_one = brought.datatype == Datatype::Bytes && brought.shape.elements() == 1;
         // One element is its length in four bytes and then itself.
         let Some(text) = brought.bytes.get(4..).filter(|_| is_one) else {
@@ -307,11 +313,13 @@ impl Sequences {
         }
         let states = self.handles.open(text, self.states.iter().map(|kind| &kind.input));
         let states = states.map_err(|error| invalid(format!("the input {STATE} {error}")))?;
-        let misfit = self.states.iter().zip(&states).find(|(kind, state)| !fits(&kind.input, &state.shape));
-        match misfit {
-            None => Ok(states),
-            Some((kind, _)) => Err(invalid(format!("the input {STATE} does not fit {:?}", kind.input.name))),
-        }
+        // Anybody can make one up: it may be no more than the model's own input could.
+        let specs = self.states.iter().map(|kind| &kind.input);
+        check_brought(model, specs, &self.limits, &states).map_err(|fault| {
+            let message = format!("the input {STATE} does not fit: {}", fault.message);
+            Fault { message, ..fault }
+        })?;
+        Ok(states)
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {

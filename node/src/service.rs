@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use crossbeam_channel::{Sender, TrySendError, bounded};
+use crossbeam_channel::{Sender, TrySendError};
 use lineside_mesh::{Incoming, Responder, Served, Service};
 use lineside_wire::{
     CallContext, Fault, FaultCode, Health, InferParams, InferResult, LoadReport, ModelName, ModelParams,
@@ -27,6 +27,7 @@ use crate::{
     lobby::Lobby,
     model::{Ended, Model},
     queue::{Place, Queue, Refusal, Wish},
+    repository::VersionId,
     sequence::Step,
     shelf::{Shelf, fitting},
     statistics::{self, now_ms},
@@ -50,6 +51,13 @@ const ORDER_RETRY_MS: u64 = 1000;
 
 /// The node's side of the protocol.
 pub struct NodeService {
+    pub(crate) desk: Arc<Desk>,
+    /// Behind the desk, and so dropped after it.
+    pub(crate) _end: End,
+}
+
+/// What a call needs of the node.
+pub(crate) struct Desk {
     pub(crate) node: NodeId,
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) queue: Arc<Queue>,
@@ -60,21 +68,25 @@ pub struct NodeService {
     pub(crate) watch: Arc<Watch>,
     /// Where calls wait for their model; `None` where none is loaded on demand.
     pub(crate) lobby: Option<Arc<Lobby>>,
-    pub(crate) ended: Ended,
 }
 
-impl Drop for NodeService {
-    /// Waits for the loader and the workers: ONNX Runtime must not be at work when the process takes it down.
+impl Drop for Desk {
+    /// Lets the threads end. The loader may be who does this, when it hands calls on: nothing is waited for.
     fn drop(&mut self) {
-        let (closed, _) = bounded(0);
-        self.orders = closed;
         self.shelf.close();
         if let Some(lobby) = &self.lobby {
             lobby.close();
         }
-        // Its thread ends with the last worker, until when it looks after what they still have.
-        self.watch = Watch::none();
-        if !self.ended.within(END_WAIT_MAX) {
+    }
+}
+
+/// The end of the node's threads.
+pub(crate) struct End(pub(crate) Ended);
+
+impl Drop for End {
+    /// Waits for the loader and the workers: ONNX Runtime must not be at work when the process takes it down.
+    fn drop(&mut self) {
+        if !self.0.within(END_WAIT_MAX) {
             warn!("a model still runs while the node ends");
         }
     }
@@ -90,15 +102,16 @@ struct Fits {
 
 impl Service for NodeService {
     fn serve(&self, call: Incoming) -> Served {
+        let desk = &self.desk;
         match call.method.as_str() {
-            method::INFER => self.infer(call),
+            method::INFER => desk.infer(call),
             method::MODELS_LIST => {
-                let list = ModelsResult { models: fitting(self.shelf.all()) };
+                let list = ModelsResult { models: fitting(desk.shelf.all()) };
                 call.reply.answer(&list, None, PayloadBuilder::new());
             }
             method::MODELS_GET => {
                 let found = decode_part::<ModelParams>(&call.params)
-                    .and_then(|ModelParams { model, version }| self.shelf.get(&model, version));
+                    .and_then(|ModelParams { model, version }| desk.shelf.get(&model, version));
                 match found {
                     Ok(info) => call.reply.answer(&info, None, PayloadBuilder::new()),
                     Err(fault) => call.reply.fail(&fault, None),
@@ -106,7 +119,7 @@ impl Service for NodeService {
             }
             method::MODELS_STATISTICS => {
                 let found = decode_part::<StatisticsParams>(&call.params)
-                    .and_then(|params| self.shelf.statistics(&params));
+                    .and_then(|params| desk.shelf.statistics(&params));
                 match found.map(statistics::fitting) {
                     Ok(models) => {
                         call.reply.answer(&StatisticsResult { models }, None, PayloadBuilder::new());
@@ -114,9 +127,9 @@ impl Service for NodeService {
                     Err(fault) => call.reply.fail(&fault, None),
                 }
             }
-            method::MODELS_LOAD => self.order(&call.params, call.reply, Order::Load),
-            method::MODELS_UNLOAD => self.order(&call.params, call.reply, Order::Unload),
-            method::HEALTH => call.reply.answer(&self.health(), None, PayloadBuilder::new()),
+            method::MODELS_LOAD => desk.order(&call.params, call.reply, Order::Load),
+            method::MODELS_UNLOAD => desk.order(&call.params, call.reply, Order::Unload),
+            method::HEALTH => call.reply.answer(&desk.health(), None, PayloadBuilder::new()),
             other => {
                 let other: String = other.chars().take(64).collect();
                 let fault = Fault::new(FaultCode::MethodNotFound, format!("a node has no method {other:?}"));
@@ -127,11 +140,14 @@ impl Service for NodeService {
     }
 
     fn abandoned(&self) {
-        self.watch.look();
+        self.desk.watch.look();
+        if let Some(lobby) = &self.desk.lobby {
+            lobby.look();
+        }
     }
 }
 
-impl NodeService {
+impl Desk {
     pub(crate) fn infer(&self, call: Incoming) {
         let params = match self.takes_work().and_then(|()| decode_part(&call.params)) {
             Ok(params) => params,
@@ -140,6 +156,20 @@ impl NodeService {
         match self.find(&params) {
             Ok(model) => self.infer_with(&model, params, call),
             Err(fault) => self.absent(call, &params, &fault),
+        }
+    }
+
+    /// A call for whose sake a version was to be loaded, which failed. It goes on where another one serves in its place.
+    pub(crate) fn infer_instead(&self, call: Incoming, failed: &VersionId, fault: &Fault) {
+        let named = |params: InferParams| params.version.is_some();
+        let other = || match self.shelf.find(&failed.name, None) {
+            Ok(_) => true,
+            // The same once more would fail once more.
+            Err(_) => self.shelf.on_demand(&failed.name, None).is_some_and(|other| other != *failed),
+        };
+        match decode_part(&call.params).map_or(true, named) || !other() {
+            true => self.refuse(call.reply, fault),
+            false => self.infer(call),
         }
     }
 
@@ -243,7 +273,7 @@ impl NodeService {
 
     fn takes_work(&self) -> Result<(), Fault> {
         match self.draining.load(Ordering::Acquire) {
-            true => Err(Fault::new(FaultCode::Draining, "this node is leaving and takes no new work")),
+            true => Err(draining()),
             false => Ok(()),
         }
     }
@@ -282,6 +312,11 @@ impl NodeService {
     }
 }
 
+/// Why a node that is leaving takes no call.
+pub(crate) fn draining() -> Fault {
+    Fault::new(FaultCode::Draining, "this node is leaving and takes no new work")
+}
+
 /// What became of a look at a call.
 enum Fitted {
     /// The cache has its answer.
@@ -303,16 +338,19 @@ fn fit(
     let step = step.transpose()?;
     // What belongs to a sequence has another answer each time.
     let cache = model.cache.as_ref().filter(|_| step.is_none());
-    let cache_key = cache.map(|cache| (cache.key(&params, &given), cache));
-    if let Some((key, cache)) = &cache_key {
-        let known = cache.get(key);
-        model.counters.looked_up(known.is_some(), now.elapsed());
-        if let Some(outputs) = known {
-            return Ok(Fitted::Known(outputs));
-        }
+    let cache_key = cache.and_then(|cache| Some((cache.key(&params, &given)?, cache)));
+    let known = cache_key.as_ref().and_then(|(key, cache)| cache.get(key));
+    let looked = now.elapsed();
+    if let Some(outputs) = known {
+        model.counters.looked_up(true, looked);
+        return Ok(Fitted::Known(outputs));
     }
     let request = model.tasks.fit(&model.id.name, &model.signature, &params, given)?;
     let cache_key = cache_key.map(|(key, _)| key);
+    // What does not fit was never accepted, and so not looked for.
+    if cache_key.is_some() {
+        model.counters.looked_up(false, looked);
+    }
     Ok(Fitted::New(Box::new(Fits { request, step, cache_key, deadline })))
 }
 

@@ -58,6 +58,13 @@ pub(crate) struct Settings {
     pub(crate) declared: Option<Declared>,
 }
 
+impl Settings {
+    /// Most rows that a request may have, where a `config.pbtxt` says so; else 0.
+    pub(crate) fn rows_max(&self) -> u32 {
+        self.declared.as_ref().map_or(0, |declared| declared.max_batch_size)
+    }
+}
+
 /// The section `[predict]`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -13,7 +13,7 @@ use std::{
 use arc_swap::ArcSwap;
 use lineside_wire::{
     EngineInfo, Fault, FaultCode, ModelInfo, ModelName, ModelState, ModelStatistics, ModelVersion,
-    StatisticsParams,
+    StatisticsParams, VersionPolicy,
 };
 use tokio::sync::watch;
 
@@ -342,9 +342,13 @@ pub(crate) fn fitting(mut infos: Vec<ModelInfo>) -> Vec<ModelInfo> {
 
 /// Bytes of an engine's info in a document, generously.
 fn engine_bytes(engine: &EngineInfo) -> usize {
-    let EngineInfo { sha256, provider, finding, warnings, .. } = engine;
+    let EngineInfo { sha256, provider, finding, warnings, versions, .. } = engine;
+    let versions = match versions {
+        Some(VersionPolicy::Specific(versions)) => 22 * versions.len(),
+        Some(VersionPolicy::All | VersionPolicy::Latest(_)) | None => 0,
+    };
     let warnings: usize = warnings.iter().map(|warning| 8 + 4 * warning.len()).sum();
-    400 + sha256.len() + provider.len() + 4 * finding.len() + warnings
+    480 + sha256.len() + provider.len() + 4 * finding.len() + warnings + versions
 }
 
 /// The version that serves when none is named: the highest that is ready, else the highest that a call makes ready, else

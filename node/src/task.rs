@@ -23,7 +23,7 @@ mod prediction;
 mod scores;
 mod words;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use lineside_wire::{Fault, FaultCode, InferParams, ModelName, Parameter, Task, Tensor};
 use tokio::time::Instant;
@@ -43,6 +43,8 @@ pub(crate) struct Tasks {
     predict: Option<predict::Predictor>,
     embed: Option<embed::Embedder>,
     limits: ShapeLimits,
+    /// The names of an output's elements, by its place, where a `config.pbtxt` has them.
+    labels: BTreeMap<usize, Vec<String>>,
 }
 
 /// A request that fits its model.
@@ -139,7 +141,7 @@ impl<'a> Turn<'a> {
 }
 
 impl Tasks {
-    /// What these settings make of a model with this signature.
+    /// What these settings make of a model with this signature, as callers see it.
     ///
     /// # Errors
     /// They do not fit it, or name a file that is not there.
@@ -147,8 +149,9 @@ impl Tasks {
         let fit = Fit { signature, folder };
         let predict = settings.predict.as_ref().map(|settings| predict::Predictor::new(settings, fit));
         let embed = settings.embed.as_ref().map(|settings| embed::Embedder::new(settings, fit));
-        let limits = ShapeLimits::new(&settings.limits, signature);
-        Ok(Self { predict: predict.transpose()?, embed: embed.transpose()?, limits })
+        let limits = ShapeLimits::new(&settings.limits, signature.inputs.iter()).of_rows(settings.rows_max());
+        let labels = fit.labels(settings.declared.as_ref())?;
+        Ok(Self { predict: predict.transpose()?, embed: embed.transpose()?, limits, labels })
     }
 
     /// By their names on the wire.
@@ -250,6 +253,14 @@ impl Tasks {
         }
     }
 
+    /// The names of an output's elements.
+    fn labels_of(&self, output: usize) -> &[String] {
+        match self.labels.get(&output) {
+            Some(labels) => labels,
+            None => self.predict.as_ref().map_or(&[][..], |predict| predict.labels_of(output)),
+        }
+    }
+
     /// The wanted outputs of a request, with classes in the place of those of which they are asked for.
     ///
     /// # Errors
@@ -265,10 +276,7 @@ impl Tasks {
         }
         let one = |((output, count), index): ((Tensor, &Option<u32>), &usize)| match count {
             None => Ok(output),
-            Some(count) => {
-                let labels = self.predict.as_ref().map_or(&[][..], |predict| predict.labels_of(*index));
-                classes::largest(&output, *count, labels).map_err(Failure::from)
-            }
+            Some(count) => classes::largest(&output, *count, self.labels_of(*index)).map_err(Failure::from),
         };
         outputs.into_iter().zip(classes).zip(&fitting.wanted).map(one).collect()
     }

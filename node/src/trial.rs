@@ -45,8 +45,8 @@ pub struct TrialConfig {
     pub arguments: Vec<OsString>,
     /// Longest time for load, warm-up and measurement.
     pub time_max: Duration,
-    /// Most memory (address space) of the trial, in bytes. Not for models that run on another device than the CPU, whose
-    /// libraries reserve more addresses than there is memory.
+    /// Most memory of the trial that is its own, in bytes: what is read of files that are mapped does not count. Not for
+    /// models that run on another device than the CPU, whose libraries map its memory too.
     pub memory_max: u64,
 }
 

@@ -50,11 +50,12 @@ pub(crate) struct Slot(Mutex<State>);
 
 struct State {
     stopper: Arc<dyn Stopper>,
-    running: Option<Running>,
+    /// Who waits for the run; empty between two runs. It keeps its memory for the next.
+    running: Vec<Running>,
     stopped: bool,
 }
 
-/// A run that only one caller waits for.
+/// A call that runs, alone or joined with others.
 #[derive(Clone, Debug)]
 pub(crate) struct Running {
     pub(crate) cancelled: Cancelled,
@@ -63,23 +64,23 @@ pub(crate) struct Running {
 
 impl Slot {
     pub(crate) fn new(stopper: Arc<dyn Stopper>) -> Self {
-        Self(Mutex::new(State { stopper, running: None, stopped: false }))
+        Self(Mutex::new(State { stopper, running: Vec::new(), stopped: false }))
     }
 
     /// The session was replaced.
     pub(crate) fn renew(&self, stopper: Arc<dyn Stopper>) {
-        *self.lock() = State { stopper, running: None, stopped: false };
+        *self.lock() = State { stopper, running: Vec::new(), stopped: false };
     }
 
-    /// A run begins that may be stopped.
-    pub(crate) fn begin(&self, running: Running) {
-        self.lock().running = Some(running);
+    /// A run of these calls begins. It may be stopped once nobody waits for any of them.
+    pub(crate) fn begin(&self, running: impl IntoIterator<Item = Running>) {
+        self.lock().running.extend(running);
     }
 
     /// It has ended; true when it was stopped. The session can be used again.
     pub(crate) fn end(&self) -> bool {
         let mut state = self.lock();
-        state.running = None;
+        state.running.clear();
         let stopped = std::mem::take(&mut state.stopped);
         if stopped {
             state.stopper.reset();
@@ -87,13 +88,17 @@ impl Slot {
         stopped
     }
 
-    /// Stops the run if nobody waits for it any more. Gives the time of the next look at it.
+    /// Stops the run if nobody waits for it any more. Gives the time of the next look at it: when the last of those whose
+    /// callers are there is too late.
     fn look(&self, now: Instant) -> Option<Instant> {
         // Held while it is stopped: a run that ends meanwhile waits here, and no stop can come after its reset.
         let mut state = self.lock();
-        let Running { cancelled, deadline } = state.running.as_ref().filter(|_| !state.stopped)?;
-        if now < *deadline && !cancelled.is_set() {
-            return Some(*deadline);
+        if state.stopped || state.running.is_empty() {
+            return None;
+        }
+        let waits = state.running.iter().filter(|one| !one.cancelled.is_set());
+        if let Some(last) = waits.map(|one| one.deadline).max().filter(|last| now < *last) {
+            return Some(last);
         }
         state.stopped = true;
         state.stopper.stop();
@@ -229,11 +234,6 @@ impl Watch {
             drop(alive);
         })?;
         Ok(Arc::new(watch))
-    }
-
-    /// One without a thread, for who has let go of his own.
-    pub(crate) fn none() -> Arc<Self> {
-        Arc::new(Self::pair().0)
     }
 
     fn pair() -> (Self, Receiver<()>) {

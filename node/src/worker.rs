@@ -1,7 +1,7 @@
 //! The thread that owns a session: takes calls up, runs them, answers them.
 //!
-//! One call runs with its inputs as they were received, and can be stopped on the way. Several run together
-//! ([`Work::together`]); when that fails, each runs alone, so that an error meets only its cause.
+//! One call runs with its inputs as they were received. Several run together ([`Work::together`]); when that fails, each
+//! runs alone, so that an error meets only its cause. A run is stopped on the way when nobody waits for it any more.
 
 mod together;
 mod work;
@@ -77,7 +77,8 @@ impl Worker {
         while let Some(batch) = self.post.line.next() {
             // A request of a sequence runs alone.
             let sequence = batch.first().and_then(|first| first.traits.sequence.clone());
-            let served = self.serve(batch);
+            // Whatever fails here: the line must hear of the sequence's end, and the session must not be lost unsaid.
+            let served = guarded(|| self.serve(batch)).unwrap_or_else(|panic| self.renew(&panic));
             if let Some(sequence) = sequence {
                 self.post.line.ended(&sequence);
             }

@@ -106,6 +106,51 @@ def test_a_stream_carries_a_sequence(client):
     assert totals == [1.0, 3.0, 6.0, 10.0, 15.0]
 
 
+def test_a_stream_keeps_the_order_of_a_sequence_that_nobody_waits_for(client):
+    answers = queue.Queue()
+    client.start_stream(callback=lambda result, error: answers.put((result, error)))
+    # Small and large ones take different ways to a node.
+    sizes = [1 if at % 3 else 20000 for at in range(30)]
+    for at, size in enumerate(sizes):
+        tensor = triton.InferInput("x", [size], "FP32")
+        tensor.set_data_from_numpy(np.ones(size, np.float32))
+        order = {"sequence_id": "press 7", "sequence_start": at == 0, "sequence_end": at == len(sizes) - 1}
+        client.async_stream_infer("accumulate", [tensor], **order)
+    totals = []
+    for _ in sizes:
+        result, error = answers.get(timeout=20)
+        assert error is None, error
+        totals.append(result.as_numpy("total").item())
+    client.stop_stream()
+    assert totals == np.cumsum(sizes).tolist()
+
+
+def test_requests_of_many_callers_are_joined_and_answered_each(client):
+    random = np.random.default_rng(7)
+    rows = random.normal(size=(64, 1, 784)).astype(np.float32)
+
+    def sent(row):
+        tensor = triton.InferInput("x", row.shape, "FP32")
+        tensor.set_data_from_numpy(row)
+        return [tensor]
+
+    alone = [client.infer("mlp", sent(row)).as_numpy("y") for row in rows[:4]]
+    before = client.get_inference_statistics("mlp").model_stats[0]
+    answers = queue.Queue()
+    for at, row in enumerate(rows):
+        client.async_infer("mlp", sent(row), lambda result, error, at=at: answers.put((at, result, error)))
+    got = {}
+    for _ in rows:
+        at, result, error = answers.get(timeout=20)
+        assert error is None, error
+        got[at] = result.as_numpy("y")
+    after = client.get_inference_statistics("mlp").model_stats[0]
+    assert after.inference_count - before.inference_count == 64
+    assert after.execution_count - before.execution_count < 64
+    for at, expected in enumerate(alone):
+        np.testing.assert_allclose(got[at], expected, rtol=1e-4, atol=1e-7)
+
+
 def test_a_stream_says_what_is_wrong_and_goes_on(client):
     answers = queue.Queue()
     client.start_stream(callback=lambda result, error: answers.put((result, error)))

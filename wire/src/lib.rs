@@ -44,7 +44,7 @@ pub use message::{
 pub use payload::{AlignedBuffer, PayloadBuilder, TENSOR_ALIGN, aligned_len};
 pub use service::{
     BatchStatistics, BatchingInfo, ChangeParams, ChangeResult, EngineInfo, ModelStatistics, NodeChange,
-    Spent, StatisticsParams, StatisticsResult, Task,
+    Spent, StatisticsParams, StatisticsResult, Task, VersionPolicy,
 };
 pub use split::{TENSORS_MAX, Tensor, join_tensors, split_tensors};
 pub use standing::{InvalidStanding, Standing};

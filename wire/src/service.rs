@@ -1,5 +1,7 @@
 //! What members tell each other about serving: tasks beyond tensors, changes of models, statistics.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{ModelInfo, ModelName, ModelVersion, NodeId};
@@ -139,7 +141,8 @@ pub struct ModelStatistics {
     /// Requests whose caller went away after they were accepted, from arrival until they were dropped.
     #[serde(default)]
     pub cancel: Spent,
-    /// Requests whose time ran out while they waited. They are also among `fail`; nothing was run for them.
+    /// Requests whose time ran out while they waited, or that waited longer than their model's queue allows. They are
+    /// also among `fail`; nothing was run for them.
     #[serde(default)]
     pub expired: u64,
     /// Requests that were refused at once: no room, or no time for them.
@@ -198,21 +201,61 @@ pub struct EngineInfo {
     /// Why they are joined or not, for a person: what was measured, or which setting says so.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub finding: String,
+    /// Which of the versions in the repository serve; `None` where the node does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub versions: Option<VersionPolicy>,
+    /// Most rows that one request may have, where the model's settings say so; 0 is no such limit. Then the first
+    /// dimension of every tensor is that of the rows.
+    #[serde(default)]
+    pub rows_max: u32,
     /// Priorities that requests can have; 0 where all are equal.
     #[serde(default)]
     pub priority_levels: u8,
+    /// The priority of requests that name none; 0 where all are equal.
+    #[serde(default)]
+    pub default_priority: u8,
     /// Bytes that its answers may take in the response cache; 0 is no cache.
     #[serde(default)]
     pub cache_bytes_max: u64,
     /// Whether the node keeps state between the requests of a sequence.
     #[serde(default)]
     pub stateful: bool,
+    /// After how many microseconds without a request a sequence is forgotten; 0 where none is kept.
+    #[serde(default)]
+    pub sequence_idle_us: u64,
     /// Whether a request makes the node load it. Then a version that is not READY may be asked, too.
     #[serde(default)]
     pub on_demand: bool,
     /// What the person who put the model there should know, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+}
+
+/// Which versions of a model serve, of those that a node's repository holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VersionPolicy {
+    /// Every one.
+    All,
+    /// The so many highest.
+    Latest(u32),
+    /// These and no others.
+    Specific(Vec<ModelVersion>),
+}
+
+/// As it ends the sentence "of this model serve ...".
+impl fmt::Display for VersionPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all versions"),
+            Self::Latest(1) => f.write_str("the latest version"),
+            Self::Latest(latest) => write!(f, "the latest {latest} versions"),
+            Self::Specific(versions) => {
+                let versions: Vec<String> = versions.iter().map(ToString::to_string).collect();
+                write!(f, "only the versions {}", versions.join(", "))
+            }
+        }
+    }
 }
 
 /// How a node joins requests for one run.
@@ -226,4 +269,29 @@ pub struct BatchingInfo {
     /// Rows that runs should have where there is a choice.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub preferred_sizes: Vec<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::decode_part;
+
+    #[test]
+    fn a_version_policy_is_written_as_the_protocol_says() {
+        let specific = VersionPolicy::Specific(vec![ModelVersion(1), ModelVersion(5)]);
+        for (policy, written, told) in [
+            (VersionPolicy::All, json!("all"), "all versions"),
+            (VersionPolicy::Latest(1), json!({"latest": 1}), "the latest version"),
+            (VersionPolicy::Latest(2), json!({"latest": 2}), "the latest 2 versions"),
+            (specific, json!({"specific": ["1", "5"]}), "only the versions 1, 5"),
+        ] {
+            let bytes = rmp_serde::to_vec_named(&policy).unwrap();
+            assert_eq!(decode_part::<VersionPolicy>(&bytes).unwrap(), policy);
+            assert_eq!(serde_json::to_value(&policy).unwrap(), written);
+            assert_eq!(policy.to_string(), told);
+        }
+        assert!(decode_part::<VersionPolicy>(&rmp_serde::to_vec_named(&Value::Null).unwrap()).is_err());
+    }
 }

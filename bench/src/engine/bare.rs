@@ -58,8 +58,7 @@ impl Measured for Bare {
     }
 
     fn round(&mut self) -> anyhow::Result<Round> {
-        let own = [std::process::id()];
-        let (before, begun) = (cpu::used(&own), now());
+        let begun = now();
         let (input, shape, lasting) = (&self.input, &self.shape, self.lasting);
         let runs = thread::scope(|scope| {
             let threads: Vec<_> = self
@@ -69,30 +68,32 @@ impl Measured for Bare {
                 .collect();
             threads.into_iter().map(|thread| thread.join().expect("a run does not panic")).collect::<Vec<_>>()
         });
-        let (took, cpu) = (begun.elapsed(), cpu::used(&own) - before);
-        let mut all = Histogram::<u64>::new(3)?;
-        for times in runs {
-            all.add(times?)?;
+        let took = begun.elapsed();
+        let (mut all, mut cpu) = (Histogram::<u64>::new(3)?, Duration::ZERO);
+        for run in runs {
+            let (times, used) = run?;
+            all.add(times)?;
+            cpu += used;
         }
         let rows = all.len() * self.rows as u64;
         Ok(Round::new(rows, took, cpu, all.value_at_quantile(0.5), all.value_at_quantile(0.99)))
     }
 }
 
-/// Times of the runs, in microseconds.
+/// Times of the runs, in microseconds, and the CPU that they took.
 fn over_and_over(
     session: &mut Session,
     input: &str,
     shape: &[usize],
     lasting: Duration,
-) -> anyhow::Result<Histogram<u64>> {
+) -> anyhow::Result<(Histogram<u64>, Duration)> {
     let values = numbers(shape.iter().product());
     let mut times = Histogram::new(3)?;
-    let end = now() + lasting;
+    let (end, before) = (now() + lasting, cpu::of_this_thread());
     loop {
         let begun = now();
         if end <= begun {
-            return Ok(times);
+            return Ok((times, cpu::of_this_thread() - before));
         }
         let tensor = TensorRef::from_array_view((shape.to_vec(), values.as_slice())).map_err(text)?;
         let outputs = session.run(ort::inputs![input => tensor]).map_err(text)?;

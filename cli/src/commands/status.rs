@@ -11,7 +11,7 @@ use std::{
 
 use clap::Args;
 use lineside_client::{Roster, Standing};
-use lineside_wire::{ClusterStatus, MemberRow, MembersResult, ModelState};
+use lineside_wire::{ClusterStatus, MemberRow, MembersResult, ModelInfo, ModelState};
 use serde::Serialize;
 
 use super::{
@@ -40,7 +40,7 @@ impl StatusArgs {
             let list = client.members().await.map_err(|error| not_answered(&error))?;
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
             let mut status = Status::of(list, now);
-            status.notes = keys::ending(client.credentials().identity().trust().keys(), now);
+            status.notes.extend(keys::ending(client.credentials().identity().trust().keys(), now));
             match output {
                 Format::Json => output::json(&status)?,
                 Format::Table => output::data(status.text())?,
@@ -76,12 +76,11 @@ impl Status {
         let answering = rows.iter().find(|row| row.node == numbers.answered_by);
         let mut problems: Vec<_> = rows.iter().filter_map(|row| trouble(rows, row)).collect();
         problems.extend(trust::troubles(rows, now));
-        problems.extend(roster.models().iter().filter(|model| model.state != ModelState::Ready).map(
-            |model| {
-                let reason = model.reason.as_deref().unwrap_or(model.state.as_str());
-                format!("no node serves {} version {}: {reason}", model.name, model.version)
-            },
-        ));
+        let missed =
+            roster.models().iter().filter(|model| model.state != ModelState::Ready && !on_demand(model));
+        let (ordered, missed): (Vec<_>, Vec<_>) = missed.partition(|model| by_order(model));
+        problems.extend(missed.into_iter().map(nowhere));
+        problems.extend(rows.iter().flat_map(|row| not_served(&roster, row)));
         problems.extend(roster.ready().err());
         let is_door = |row: &&MemberRow| row.state.parse().is_ok_and(Standing::is_present);
         let doors = rows.iter().filter(is_door).filter_map(|row| row.member.as_ref()?.http).collect();
@@ -93,7 +92,7 @@ impl Status {
             authorities: trust::holders(rows),
             degraded: !problems.is_empty(),
             problems,
-            notes: Vec::new(),
+            notes: ordered.into_iter().map(nowhere).collect(),
         }
     }
 
@@ -140,6 +139,50 @@ fn trouble(rows: &[MemberRow], row: &MemberRow) -> Option<String> {
     }
 }
 
+/// That a model serves nowhere.
+fn nowhere(model: &ModelInfo) -> String {
+    let reason = model.reason.as_deref().unwrap_or(model.state.as_str());
+    format!("no node serves {} version {}: {reason}", model.name, model.version)
+}
+
+/// Whether it was unloaded on request, or nobody has asked for it yet where only what is asked for is loaded.
+fn by_order(model: &ModelInfo) -> bool {
+    model.state == ModelState::Unavailable && model.reason.as_deref().is_some_and(lineside_node::is_by_order)
+}
+
+/// Whether a request would have it loaded: then it is missed by nobody.
+fn on_demand(model: &ModelInfo) -> bool {
+    model.engine.as_ref().is_some_and(|engine| engine.on_demand)
+}
+
+/// What one node does not serve as it should, while the cluster does: a version that is loaded elsewhere, and files that it
+/// could not load in the place of what it serves.
+fn not_served(roster: &Roster, row: &MemberRow) -> Vec<String> {
+    let is_present = row.state.parse().is_ok_and(Standing::is_present);
+    let Some(member) = row.member.as_ref().filter(|member| is_present && !member.draining) else {
+        return Vec::new();
+    };
+    let name = label(roster.rows(), row);
+    let served = |own: &ModelInfo| {
+        let mut models = roster.models().iter().filter(|model| model.state == ModelState::Ready);
+        models.any(|model| model.name == own.name && model.version == own.version)
+    };
+    let trouble = |own: &ModelInfo| {
+        let (model, version, state) = (&own.name, own.version, own.state.as_str());
+        match (own.state, &own.reason) {
+            (ModelState::Ready, reason) => {
+                reason.as_ref().map(|reason| format!("{name} serves {model} version {version}, but {reason}"))
+            }
+            _ if on_demand(own) || by_order(own) || !served(own) => None,
+            (_, reason) => {
+                let reason = reason.as_deref().unwrap_or(state);
+                Some(format!("{name} does not serve {model} version {version}: {reason}"))
+            }
+        }
+    };
+    member.models.iter().filter_map(trouble).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,6 +225,47 @@ mod tests {
         );
         let json = serde_json::to_value(&status).unwrap();
         assert_eq!((&json["degraded"], &json["not_alive"]), (&true.into(), &1.into()));
+    }
+
+    #[test]
+    fn a_node_that_serves_less_than_the_others_degrades_it() {
+        let mut kept = model("defects", ModelState::Ready);
+        kept.reason = Some("its changed files were not loaded".to_owned());
+        let mut away = model("defects", ModelState::Unavailable);
+        away.engine = Some(Box::new(lineside_wire::EngineInfo {
+            on_demand: true,
+            ..lineside_wire::EngineInfo::default()
+        }));
+        let mut gone = rows::row("gone", vec![model("add", ModelState::Unavailable)]);
+        gone.state = "left".to_owned();
+        let status = Status::of(
+            rows::list(vec![
+                gone,
+                rows::row("press", vec![model("add", ModelState::Ready), kept]),
+                rows::row("weld", vec![model("add", ModelState::Unavailable), away.clone()]),
+                rows::row("glue", vec![ModelInfo { name: "rare".parse().unwrap(), ..away }]),
+            ]),
+            0,
+        );
+        assert_eq!(
+            status.problems,
+            [
+                "press serves defects version 1, but its changed files were not loaded",
+                "weld does not serve add version 1: it is no ONNX model"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_was_unloaded_on_request_is_noted() {
+        let reason = "unloaded on request; load it again to serve it";
+        assert!(lineside_node::is_by_order(reason) && !lineside_node::is_by_order("it is no ONNX model"));
+        let mut away = model("defects", ModelState::Unavailable);
+        away.reason = Some(reason.to_owned());
+        let ready = model("add", ModelState::Ready);
+        let status = Status::of(rows::list(vec![rows::row("press", vec![ready, away])]), 0);
+        assert_eq!((status.degraded, status.notes.len()), (false, 1));
+        assert!(status.notes[0].starts_with("no node serves defects"), "{:?}", status.notes);
     }
 
     #[test]

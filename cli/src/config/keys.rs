@@ -46,7 +46,7 @@ const POLLS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_
 /// Least memory for models: less is a mistake in the unit.
 const MEMORY_MIN: u64 = 1 << 20;
 
-/// Least memory of a trial: ONNX Runtime itself takes about half of it.
+/// Least memory of a trial: ONNX Runtime itself takes a tenth of it, and a small model no more.
 const TRIAL_MEMORY_MIN: u64 = 256 << 20;
 
 /// Models that are named for the start: a node holds no more versions.
@@ -166,7 +166,8 @@ memory or never ends takes nothing else with it. Without it, what is wrong with 
     "Longest time of such a trial: loading, warm-up and measurement."
     node.trial_memory_max: "a size from 256MiB, for example \"8GiB\", or \"auto\"",
         if |size: &Option<Size>| size.is_none_or(|size| TRIAL_MEMORY_MIN <= size.0);
-    "Most memory (address space) of such a trial. \"auto\" is three quarters of the machine's."
+    "Most memory of such a trial, without what it reads of mapped files. \"auto\" is three quarters of the
+machine's."
     node.model_cache: "a directory, \"none\" or \"auto\"";
     "Where the findings of trials, optimised models and compiled engines are kept, by the models' hashes.
 \"auto\" is the folder cache/models in the data directory. With \"none\" each start tries all models anew."

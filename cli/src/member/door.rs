@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     everywhere::{self, Asked, NoAnswer},
     known::Known,
+    own::Own,
     report::TrustCounts,
 };
 use crate::{
@@ -44,6 +45,8 @@ const BODIES_BYTES_MAX: usize = 1 << 30;
 pub(crate) struct DoorCluster {
     pub(crate) pool: Pool<Mesh>,
     pub(crate) known: Arc<Known>,
+    /// Of this process, which may run models, too.
+    pub(crate) own: Arc<Own>,
     pub(crate) trust: Arc<TrustCounts>,
 }
 
@@ -65,7 +68,12 @@ impl Cluster for DoorCluster {
     }
 
     fn ready(&self) -> Result<(), String> {
-        self.known.roster().ready()
+        let roster = self.known.roster();
+        let revision = |node| {
+            let row = roster.rows().iter().find(|row| row.node == node)?;
+            Some(row.member.as_ref()?.revision)
+        };
+        roster.ready_while(self.own.starts(revision))
     }
 
     fn trust(&self) -> Option<TrustReport> {

@@ -69,7 +69,8 @@ impl DoorParts<'_> {
     {
         let pool = Pool::new(self.mesh.clone(), door.balancer, door.budget);
         let pool = pool.with_attempts_max(attempts_max);
-        let cluster = DoorCluster { pool, known: self.known, trust: self.counts };
+        let cluster =
+            DoorCluster { pool, known: self.known, own: Arc::clone(&self.service.own), trust: self.counts };
         drop(self.service.door.set(DoorService::new(Arc::new(cluster), door.shared)));
         JoinSet::from_iter([door.server.serve(closing.clone())])
     }
@@ -96,8 +97,8 @@ pub(super) fn open_door(
         let known = service.known.get().ok_or("discovery is not there yet")?;
         let pool = Pool::new(mesh, Arc::clone(&shared_balancer), Arc::clone(&shared_budget));
         let pool = pool.with_attempts_max(attempts_max);
-        let (known, trust) = (Arc::clone(known), Arc::clone(counts));
-        Ok(Arc::new(DoorCluster { pool, known, trust }))
+        let (known, own, trust) = (Arc::clone(known), Arc::clone(&service.own), Arc::clone(counts));
+        Ok(Arc::new(DoorCluster { pool, known, own, trust }))
     };
     let tls = web.as_ref().map(|web| Arc::clone(&web.tls));
     let settings = GatewayConfig { tls, ..door::settings(&config.gateway, roles.node) };

@@ -1,9 +1,9 @@
 //! What this process says of itself: one value, read by every greeting and every thread.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use lineside_wire::{ClusterId, Greeting, MemberState, PROTOCOL_VERSION};
+use lineside_wire::{ClusterId, Greeting, MemberState, NodeId, PROTOCOL_VERSION};
 
 use super::skew;
 
@@ -11,12 +11,14 @@ use super::skew;
 pub(crate) struct Own {
     cluster: ClusterId,
     state: ArcSwap<MemberState>,
+    /// The revision from which on the state tells what became of every model that was found at the start.
+    loaded: OnceLock<u64>,
 }
 
 impl Own {
     /// Begins with this state.
     pub(crate) fn new(cluster: ClusterId, state: MemberState) -> Arc<Self> {
-        Arc::new(Self { cluster, state: ArcSwap::from_pointee(state) })
+        Arc::new(Self { cluster, state: ArcSwap::from_pointee(state), loaded: OnceLock::new() })
     }
 
     /// The state now.
@@ -32,6 +34,18 @@ impl Own {
             member: Some(MemberState::clone(&self.state.load())),
             clock_ms: skew::clock_ms(),
         }
+    }
+
+    /// The state now is that of a member that has loaded what it found at its start, or has nothing to load. For good.
+    pub(crate) fn set_loaded(&self) {
+        let _before = self.loaded.set(self.state.load().revision);
+    }
+
+    /// This member, while whoever has heard this of its state may not know yet what became of its models.
+    pub(crate) fn starts(&self, told: impl FnOnce(NodeId) -> Option<u64>) -> Option<NodeId> {
+        let node = self.state.load().node;
+        let is_told = |loaded: &u64| told(node).is_some_and(|told| *loaded <= told);
+        (!self.loaded.get().is_some_and(is_told)).then_some(node)
     }
 
     /// Changes the state; gives the new one, under its next revision, when something is different.
@@ -54,9 +68,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn every_change_is_a_new_revision_and_no_change_is_none() {
-        let state = MemberState {
+    fn state() -> MemberState {
+        MemberState {
             node: NodeId::from_bytes([1; 16]),
             name: "press".into(),
             role: Role::Node,
@@ -73,8 +86,25 @@ mod tests {
             certificate_generation: 1,
             trust: lineside_wire::TrustStamp::default(),
             authority: false,
-        };
-        let own = Own::new(ClusterId::from_bytes([9; 16]), state);
+        }
+    }
+
+    #[test]
+    fn a_member_starts_until_others_have_heard_what_became_of_its_models() {
+        let own = Own::new(ClusterId::from_bytes([9; 16]), state());
+        assert_eq!(own.starts(|_| Some(7)), Some(NodeId::from_bytes([1; 16])));
+        own.change(|state| state.door = true).expect("something changed");
+        own.set_loaded();
+        assert!(own.starts(|_| Some(0)).is_some() && own.starts(|_| None).is_some());
+        assert_eq!(own.starts(|_| Some(1)), None);
+        own.change(|state| state.door = false).expect("something changed");
+        own.set_loaded();
+        assert_eq!(own.starts(|_| Some(1)), None, "once and for good");
+    }
+
+    #[test]
+    fn every_change_is_a_new_revision_and_no_change_is_none() {
+        let own = Own::new(ClusterId::from_bytes([9; 16]), state());
         assert_eq!(own.change(|state| state.draining = false), None);
         let changed = own.change(|state| state.draining = true).expect("something changed");
         assert_eq!((changed.revision, changed.draining), (1, true));

@@ -24,6 +24,7 @@ const EPOCH_EVERY: Duration = Duration::from_millis(100);
 pub(crate) async fn own_changes(own: Arc<Own>, node: Option<Node>, discovery: Discovery) -> &'static str {
     let Some(node) = node else {
         // A door by itself has no models and no load of its own.
+        own.set_loaded();
         loop {
             follow_epoch(&own, &discovery);
             sleep(EPOCH_EVERY).await;
@@ -32,9 +33,10 @@ pub(crate) async fn own_changes(own: Arc<Own>, node: Option<Node>, discovery: Di
     let mut changed = node.changed();
     let (mut told, mut seen) = (false, None);
     loop {
+        // First: what the models are told to be must be at least as new.
+        let is_ready = node.ready();
         let version = *changed.borrow_and_update();
         let is_new = seen.replace(version) != Some(version);
-        let is_ready = node.ready();
         let next = own.change(|state| {
             state.epoch = discovery.epoch();
             state.load = node.load();
@@ -47,6 +49,7 @@ pub(crate) async fn own_changes(own: Arc<Own>, node: Option<Node>, discovery: Di
         }
         if is_ready && !told {
             told = true;
+            own.set_loaded();
             models_loaded(&node.models(), &node.refused());
         }
         tokio::select! {

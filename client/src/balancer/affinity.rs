@@ -38,9 +38,8 @@ pub(super) fn resting<'a>(
 }
 
 fn open<'a>(entries: &'a [Entry], wanted: Wanted<'_>) -> impl Iterator<Item = &'a Entry> {
-    entries
-        .iter()
-        .filter(move |Entry { candidate, .. }| candidate.is_open() && candidate.fit(wanted) == Fit::Ready)
+    let serves = move |entry: &Entry| matches!(entry.candidate.fit(wanted), Fit::Ready | Fit::OnDemand);
+    entries.iter().filter(move |entry| entry.candidate.is_open() && serves(entry))
 }
 
 fn is_tried(entry: &Entry, tried: &[NodeId]) -> bool {

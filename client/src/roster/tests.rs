@@ -140,6 +140,32 @@ fn a_cluster_is_ready_when_a_node_takes_work() {
 }
 
 #[test]
+fn a_cluster_whose_nodes_all_load_their_first_models_is_not_ready() {
+    let models = |first, second| vec![model("add", first), model("weld", second)];
+    let press = |first, second| row("press", Standing::Alive, models(first, second));
+    let (loading, failed, ready) = (ModelState::Loading, ModelState::Unavailable, ModelState::Ready);
+    let reason = roster(vec![press(failed, loading)]).ready().unwrap_err();
+    assert_eq!(reason, "the models are still being loaded: 1 of 2 are done on press");
+    for (first, second) in [(ready, loading), (failed, failed)] {
+        assert_eq!(roster(vec![press(first, second)]).ready(), Ok(()));
+    }
+    let glue = || row("glue", Standing::Alive, models(ready, ready));
+    assert_eq!(roster(vec![press(loading, loading), glue()]).ready(), Ok(()));
+
+    let press = press(ready, loading);
+    let starts = Some(press.node);
+    assert!(roster(vec![press.clone()]).ready_while(starts).is_err(), "it serves one of its two models");
+    assert_eq!(roster(vec![press, glue()]).ready_while(starts), Ok(()), "glue serves");
+
+    let bare = row("press", Standing::Alive, Vec::new());
+    assert_eq!(roster(vec![bare]).ready_while(starts).unwrap_err(), "press still looks for its models");
+
+    let mut asked = model("add", loading);
+    asked.engine = Some(Box::new(EngineInfo { on_demand: true, ..EngineInfo::default() }));
+    assert_eq!(roster(vec![row("press", Standing::Alive, vec![asked])]).ready(), Ok(()));
+}
+
+#[test]
 fn rows_show_what_the_balancer_knows() {
     let roster =
         roster(vec![row("weld", Standing::Alive, Vec::new()), row("press", Standing::Alive, Vec::new())]);

@@ -84,16 +84,23 @@ fn models() -> Value {
             "max_size": schema("Count"), "max_delay_us": schema("Count"),
             "preferred_sizes": {"type": "array", "items": schema("Count")},
         })),
+        "VersionPolicy": {"oneOf": [
+            {"type": "string", "enum": ["all"]},
+            object(&["latest"], &json!({"latest": schema("Count")})),
+            object(&["specific"], &json!({"specific": list("ModelVersion")})),
+        ]},
         "EngineInfo": object(
             &[
-                "sha256", "file_bytes", "memory_bytes", "provider", "threads", "priority_levels", "cache_bytes_max",
-                "stateful", "on_demand",
+                "sha256", "file_bytes", "memory_bytes", "provider", "threads", "rows_max", "priority_levels",
+                "default_priority", "cache_bytes_max", "stateful", "sequence_idle_us", "on_demand",
             ],
             &json!({
                 "sha256": schema("Text"), "file_bytes": schema("Count"), "memory_bytes": schema("Count"),
                 "provider": schema("Text"), "threads": schema("Count"), "batching": schema("BatchingInfo"),
-                "finding": schema("Text"), "priority_levels": schema("Count"), "cache_bytes_max": schema("Count"),
-                "stateful": schema("Flag"), "on_demand": schema("Flag"), "warnings": list("Text"),
+                "finding": schema("Text"), "versions": schema("VersionPolicy"), "rows_max": schema("Count"),
+                "priority_levels": schema("Count"), "default_priority": schema("Count"),
+                "cache_bytes_max": schema("Count"), "stateful": schema("Flag"),
+                "sequence_idle_us": schema("Count"), "on_demand": schema("Flag"), "warnings": list("Text"),
             }),
         ),
         "ModelsResult": object(&["models"], &json!({"models": list("ModelInfo")})),

@@ -14,7 +14,7 @@ use super::generated::inference::{
     model_instance_group::Kind,
     model_metadata_response::TensorMetadata,
     model_sequence_batching::{StrategyChoice, StrategyDirect},
-    model_version_policy::{All, PolicyChoice},
+    model_version_policy::{All, Latest, PolicyChoice, Specific},
     repository_index_response::ModelIndex,
 };
 use crate::{
@@ -66,7 +66,7 @@ pub(super) fn config(config: rest::ModelConfig<'_>) -> ModelConfig {
         name: config.name.to_owned(),
         platform: config.platform.to_owned(),
         backend: config.backend.to_owned(),
-        version_policy: Some(ModelVersionPolicy { policy_choice: Some(PolicyChoice::All(All {})) }),
+        version_policy: Some(ModelVersionPolicy { policy_choice: Some(policy(config.version_policy)) }),
         max_batch_size: config.max_batch_size,
         input: config.input.into_iter().map(input).collect(),
         output: config.output.into_iter().map(output).collect(),
@@ -76,6 +76,16 @@ pub(super) fn config(config: rest::ModelConfig<'_>) -> ModelConfig {
         parameters: config.parameters.into_iter().map(parameter).collect(),
         model_transaction_policy: Some(ModelTransactionPolicy { decoupled: false }),
         response_cache: config.response_cache.map(|cache| ModelResponseCache { enable: cache.enable }),
+    }
+}
+
+fn policy(policy: rest::config::VersionPolicy) -> PolicyChoice {
+    use rest::config::VersionPolicy;
+
+    match policy {
+        VersionPolicy::All {} => PolicyChoice::All(All {}),
+        VersionPolicy::Latest { num_versions } => PolicyChoice::Latest(Latest { num_versions }),
+        VersionPolicy::Specific { versions } => PolicyChoice::Specific(Specific { versions }),
     }
 }
 
@@ -90,11 +100,19 @@ fn scheduling(
             max_queue_delay_microseconds: joined.max_queue_delay_microseconds,
             preserve_ordering: joined.preserve_ordering,
             priority_levels: joined.priority_levels,
+            default_priority_level: joined.default_priority_level,
         })
     };
-    let sequences = sequences.map(|rest::config::SequenceBatching { direct: rest::config::Direct {} }| {
+    let sequences = sequences.map(|sequences: rest::config::SequenceBatching| {
+        let rest::config::SequenceBatching {
+            max_sequence_idle_microseconds,
+            direct: rest::config::Direct {},
+        } = sequences;
         let strategy_choice = Some(StrategyChoice::Direct(StrategyDirect {}));
-        SchedulingChoice::SequenceBatching(ModelSequenceBatching { strategy_choice })
+        SchedulingChoice::SequenceBatching(ModelSequenceBatching {
+            max_sequence_idle_microseconds,
+            strategy_choice,
+        })
     });
     sequences.or_else(|| joined_by.map(joined))
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lineside_wire::{ChangeParams, Fault, FaultCode, ModelState, StatisticsParams};
+use lineside_wire::{ChangeParams, Fault, FaultCode, StatisticsParams};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
@@ -77,7 +77,7 @@ impl<C: Cluster> GrpcInferenceService for Inference<C> {
         let models = self.0.cluster().models();
         // Clients ask this of models that are still to come: that is no error.
         let found = oip::find(&models, &name, named(&version));
-        let ready = found.is_ok_and(|model| model.state == ModelState::Ready);
+        let ready = found.is_ok_and(oip::takes_requests);
         Ok(Response::new(ModelReadyResponse { ready }))
     }
 

@@ -1,10 +1,14 @@
 //! `ModelStreamInfer`: inferences on one stream, side by side, answered in the order of their requests.
 //!
+//! Those of one sequence run one after the other, in that order, too: Triton's clients send them without waiting for
+//! the answers, and each needs the state that the one before leaves.
+//!
 //! A task of its own drives each stream, so that what runs goes on while the client does not read; dropping the answers
 //! ends it and cancels what it asked of the cluster.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
+    convert::Infallible,
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
@@ -15,14 +19,16 @@ use futures_util::Stream;
 use http::HeaderMap;
 use lineside_wire::{Fault, FaultCode, Parameter};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::{JoinError, JoinSet},
     time::{Instant, sleep_until},
 };
 use tonic::{Status, Streaming};
 
 use super::{
-    generated::inference::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse},
+    generated::inference::{
+        ModelInferRequest, ModelInferResponse, ModelStreamInferResponse, infer_parameter::ParameterChoice,
+    },
     request::{self, parameter},
     status,
     visit::{Inferred, Message, Visit},
@@ -45,6 +51,17 @@ const ERRORS_END: &str = "triton_grpc_error";
 
 /// An answer, and the room of its tensors.
 type Answer = (Result<ModelStreamInferResponse, Status>, Option<Reserved>);
+
+/// Whose order is kept: a model's name and a sequence's id, as the client wrote them.
+type Sequence = (String, String);
+
+/// When a request of a sequence may run.
+struct Turn {
+    /// Ends with the request before.
+    before: Option<oneshot::Receiver<Infallible>>,
+    /// Ends with this one, for the next.
+    _own: Option<oneshot::Sender<Infallible>>,
+}
 
 /// The answers of one stream.
 pub(super) struct Answers {
@@ -101,6 +118,7 @@ pub(super) fn open<C: Cluster>(
         running: JoinSet::new(),
         begun: 0,
         sent: 0,
+        sequences: HashMap::new(),
         ready: BTreeMap::new(),
         end: Ok(()),
     };
@@ -125,6 +143,9 @@ struct Driver<C> {
     /// Requests that were taken, and answers that were handed over: both are numbers of the next one.
     begun: u64,
     sent: u64,
+    /// The newest request of each sequence that has one running: its number, and what ends with it. At most as many as
+    /// run.
+    sequences: HashMap<Sequence, (u64, oneshot::Receiver<Infallible>)>,
     /// Answers whose turn has not come, or that nobody has taken yet.
     ready: BTreeMap<u64, Answer>,
     /// How the stream ends when everything is answered.
@@ -177,7 +198,10 @@ impl<C: Cluster> Driver<C> {
                 Event::Request(Ok(Some(request))) => self.begin(request, latest),
                 Event::Request(Ok(None)) => self.is_open = false,
                 Event::Request(Err(status)) => self.close(status),
-                Event::Answered(Ok((number, answer))) => drop(self.ready.insert(number, answer)),
+                Event::Answered(Ok((number, answer))) => {
+                    self.sequences.retain(|_, (newest, _)| *newest != number);
+                    self.ready.insert(number, answer);
+                }
                 Event::Answered(Err(_)) => return Err(defect()),
                 Event::Wanted(permit) => {
                     let Ok(permit) = permit else { return Ok(()) };
@@ -215,9 +239,18 @@ impl<C: Cluster> Driver<C> {
         (self.is_open, self.end) = (false, Err(status));
     }
 
+    /// The turn of the request with this number.
+    fn turn(&mut self, request: &ModelInferRequest, number: u64) -> Turn {
+        let Some(sequence) = sequence(request) else { return Turn { before: None, _own: None } };
+        let (own, ended) = oneshot::channel();
+        let before = self.sequences.insert(sequence, (number, ended));
+        Turn { before: before.map(|(_, ended)| ended), _own: Some(own) }
+    }
+
     fn begin(&mut self, request: ModelInferRequest, latest: Option<Instant>) {
         let number = self.begun;
         self.begun += 1;
+        let mut turn = self.turn(&request, number);
         let (visit, errors_end) = (Arc::clone(&self.visit), self.errors_end);
         // Repeated in an error.
         let whose = ModelInferResponse {
@@ -228,10 +261,15 @@ impl<C: Cluster> Driver<C> {
         };
         let taken = self.visit.held.take().map_err(status::of_fault);
         let caller = self.visit.caller(&self.headers);
+        let arrived = Instant::now();
         self.running.spawn(async move {
+            if let Some(before) = turn.before.take() {
+                // It sends nothing: it ends.
+                let Err(_) = before.await;
+            }
             let answered = async {
                 let ((room, bytes), caller) = (taken?, caller?);
-                let message = Message { request, room, bytes, arrived: Instant::now() };
+                let message = Message { request, room, bytes, arrived };
                 // The stream has paid for its first inference at the door.
                 visit.run(message, &caller, u32::from(0 < number), latest).await
             };
@@ -240,9 +278,24 @@ impl<C: Cluster> Driver<C> {
                 Err(status) if errors_end => (Err(status), None),
                 Err(status) => (Ok(failed(&status, whose)), None),
             };
+            drop(turn);
             (number, answer)
         });
     }
+}
+
+/// Whose order a request must keep, where it has a sequence. One that is too long to be an id is refused later.
+fn sequence(request: &ModelInferRequest) -> Option<Sequence> {
+    let id = match request.parameters.get("sequence_id")?.parameter_choice.as_ref()? {
+        ParameterChoice::Int64Param(0) | ParameterChoice::Uint64Param(0) => return None,
+        ParameterChoice::Int64Param(id) => id.to_string(),
+        ParameterChoice::Uint64Param(id) => id.to_string(),
+        ParameterChoice::StringParam(id) if !id.is_empty() => id.clone(),
+        ParameterChoice::StringParam(_) | ParameterChoice::BoolParam(_) | ParameterChoice::DoubleParam(_) => {
+            return None;
+        }
+    };
+    Some((request.model_name.clone(), id))
 }
 
 fn refused(code: FaultCode, text: &str) -> Status {

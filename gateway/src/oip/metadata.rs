@@ -3,7 +3,7 @@
 use lineside_wire::{Fault, FaultCode, ModelInfo, ModelState, ModelVersion, TensorSpec};
 use serde::Serialize;
 
-use crate::errors::unknown_model;
+use crate::errors::{unknown_model, unknown_version};
 
 /// The extensions of the protocol that are served, by Triton's names.
 pub(crate) const EXTENSIONS: &[&str] = &[
@@ -75,11 +75,17 @@ impl<'a> ModelReady<'a> {
     /// # Errors
     /// It is not; the text says why.
     pub(crate) fn of(model: &'a ModelInfo) -> Result<Self, Fault> {
-        match model.state {
-            ModelState::Ready => Ok(Self { name: model.name.as_str(), ready: true }),
-            ModelState::Loading | ModelState::Unloading | ModelState::Unavailable => Err(not_ready(model)),
+        match takes_requests(model) {
+            true => Ok(Self { name: model.name.as_str(), ready: true }),
+            false => Err(not_ready(model)),
         }
     }
+}
+
+/// Whether a request for the model is answered: it serves, or a node loads it for the first that comes. Clients that ask
+/// before they send one would else wait for each other's.
+pub(crate) fn takes_requests(model: &ModelInfo) -> bool {
+    model.state == ModelState::Ready || model.engine.as_ref().is_some_and(|engine| engine.on_demand)
 }
 
 /// The fault of a model that cannot serve now, with the reason.
@@ -107,11 +113,16 @@ pub(crate) fn find<'a>(
         }
         None => named.max_by_key(|model| (model.state == ModelState::Ready, model.version)),
     };
-    found.ok_or_else(|| unknown_model(name, version))
+    found.ok_or_else(|| match version {
+        Some(version) => unknown_version(models, name, version),
+        None => unknown_model(name, None),
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use lineside_wire::{EngineInfo, VersionPolicy};
+
     use super::*;
 
     fn model(version: u64, state: ModelState) -> ModelInfo {
@@ -129,6 +140,15 @@ mod tests {
     }
 
     #[test]
+    fn a_model_that_is_loaded_when_it_is_asked_for_is_ready_to_be_asked() {
+        let mut away = model(1, ModelState::Unavailable);
+        assert!(ModelReady::of(&away).is_err() && !takes_requests(&away));
+        let engine = lineside_wire::EngineInfo { on_demand: true, ..lineside_wire::EngineInfo::default() };
+        away.engine = Some(Box::new(engine));
+        assert!(ModelReady::of(&away).is_ok_and(|answer| answer.ready));
+    }
+
+    #[test]
     fn without_a_version_the_latest_that_serves_is_meant() {
         let models =
             [model(1, ModelState::Ready), model(2, ModelState::Ready), model(3, ModelState::Unavailable)];
@@ -140,5 +160,16 @@ mod tests {
             assert!(fault.message.starts_with("Request for unknown model"), "{}", fault.message);
         }
         assert_eq!(find(&models[2..], "add", None).map(|model| model.version.0), Ok(3));
+    }
+
+    #[test]
+    fn a_version_that_was_not_chosen_is_told_with_the_policy() {
+        let mut chosen = model(3, ModelState::Ready);
+        let engine = EngineInfo { versions: Some(VersionPolicy::Latest(1)), ..EngineInfo::default() };
+        chosen.engine = Some(Box::new(engine));
+        let fault = find(&[chosen], "add", Some("1")).unwrap_err();
+        assert!(fault.message.starts_with("Request for unknown model"), "{}", fault.message);
+        assert!(fault.message.contains("serve the latest version ("), "{}", fault.message);
+        assert!(fault.message.ends_with("known are 3"), "{}", fault.message);
     }
 }

@@ -17,7 +17,9 @@ mod response;
 pub(crate) use generate::{parse as parse_generate, write as write_generated};
 pub(crate) use input::dims_of;
 pub(crate) use json_data::parse as parse_data;
-pub(crate) use metadata::{EXTENSIONS, ModelMetadata, ModelReady, ServerMetadata, find, not_ready};
+pub(crate) use metadata::{
+    EXTENSIONS, ModelMetadata, ModelReady, ServerMetadata, find, not_ready, takes_requests,
+};
 pub(crate) use raw::raw_request;
 pub(crate) use request::{Form, InferRequest, Settings, Wants, parse, parse_named};
 pub(crate) use response::write;

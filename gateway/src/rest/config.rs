@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lineside_wire::{Datatype, EngineInfo, ModelInfo, TensorSpec};
+use lineside_wire::{Datatype, EngineInfo, ModelInfo, ModelVersion, TensorSpec, VersionPolicy as Policy};
 use serde::Serialize;
 
 /// The configuration of a model, with the names of Triton's `ModelConfig`.
@@ -29,15 +29,14 @@ pub(crate) struct ModelConfig<'a> {
     pub(crate) response_cache: Option<ResponseCache>,
 }
 
-/// Which versions are served.
+/// Which versions are served. `All` also where no node says it: all that they list.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct VersionPolicy {
-    pub(crate) all: All,
+#[serde(rename_all = "snake_case")]
+pub(crate) enum VersionPolicy {
+    All {},
+    Latest { num_versions: u32 },
+    Specific { versions: Vec<i64> },
 }
-
-/// All that the nodes list: what they do not serve by their own policy is not among it.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct All {}
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Input<'a> {
@@ -74,11 +73,13 @@ pub(crate) struct DynamicBatching {
     pub(crate) max_queue_delay_microseconds: u64,
     pub(crate) preserve_ordering: bool,
     pub(crate) priority_levels: u64,
+    pub(crate) default_priority_level: u64,
 }
 
 /// State between the requests of a sequence.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct SequenceBatching {
+    pub(crate) max_sequence_idle_microseconds: u64,
     pub(crate) direct: Direct,
 }
 
@@ -126,7 +127,7 @@ impl<'a> ModelConfig<'a> {
             name: model.name.as_str(),
             platform: "onnxruntime_onnx",
             backend: "onnxruntime",
-            version_policy: VersionPolicy { all: All {} },
+            version_policy: VersionPolicy::of(engine.and_then(|engine| engine.versions.as_ref())),
             max_batch_size,
             input: model.inputs.iter().map(input).collect(),
             output: model.outputs.iter().map(output).collect(),
@@ -137,7 +138,7 @@ impl<'a> ModelConfig<'a> {
             }],
             default_model_filename: "model.onnx",
             dynamic_batching: engine.filter(|_| !is_stateful).and_then(DynamicBatching::of),
-            sequence_batching: is_stateful.then_some(SequenceBatching { direct: Direct {} }),
+            sequence_batching: engine.filter(|_| is_stateful).map(SequenceBatching::of),
             parameters: parameters(model),
             response_cache: is_cached.then_some(ResponseCache { enable: true }),
         }
@@ -154,16 +155,37 @@ impl DynamicBatching {
             max_queue_delay_microseconds: joined.map_or(0, |joined| joined.max_delay_us),
             preserve_ordering: false,
             priority_levels: engine.priority_levels.into(),
+            default_priority_level: engine.default_priority.into(),
         })
     }
 }
 
-/// Most rows that are joined, where each tensor has a first dimension to join them along.
+impl SequenceBatching {
+    const fn of(engine: &EngineInfo) -> Self {
+        Self { max_sequence_idle_microseconds: engine.sequence_idle_us, direct: Direct {} }
+    }
+}
+
+impl VersionPolicy {
+    fn of(policy: Option<&Policy>) -> Self {
+        match policy {
+            None | Some(Policy::All) => Self::All {},
+            Some(Policy::Latest(latest)) => Self::Latest { num_versions: *latest },
+            Some(Policy::Specific(versions)) => {
+                let number = |version: &ModelVersion| i64::try_from(version.0).unwrap_or(i64::MAX);
+                Self::Specific { versions: versions.iter().map(number).collect() }
+            }
+        }
+    }
+}
+
+/// Most rows of a request where the settings say so, else most rows that are joined; where each tensor has a first
+/// dimension for them.
 fn max_batch_size(model: &ModelInfo) -> i32 {
-    let joined = model.engine.as_ref().and_then(|engine| engine.batching.as_ref());
     let varies = |spec: &TensorSpec| spec.shape.first() == Some(&-1);
-    let joined = joined.filter(|_| model.inputs.iter().chain(&model.outputs).all(varies));
-    joined.map_or(0, |joined| signed(joined.max_size))
+    let engine = model.engine.as_ref().filter(|_| model.inputs.iter().chain(&model.outputs).all(varies));
+    let joined = |engine: &EngineInfo| engine.batching.as_ref().map_or(0, |joined| joined.max_size);
+    engine.map_or(0, |engine| signed(if engine.rows_max == 0 { joined(engine) } else { engine.rows_max }))
 }
 
 fn signed(size: u32) -> i32 {
@@ -223,7 +245,7 @@ pub(crate) const fn data_type(datatype: Datatype) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use lineside_wire::{BatchingInfo, ModelState, ModelVersion, Task};
+    use lineside_wire::{BatchingInfo, ModelState, Task};
     use serde_json::{Value, json};
 
     use super::*;
@@ -275,7 +297,7 @@ mod tests {
         assert_eq!(config["output"][0]["dims"], json!([2]));
         let wanted = json!({
             "preferred_batch_size": [4, 8], "max_queue_delay_microseconds": 250, "preserve_ordering": false,
-            "priority_levels": 0,
+            "priority_levels": 0, "default_priority_level": 0,
         });
         assert_eq!(config["dynamic_batching"], wanted);
 
@@ -296,8 +318,25 @@ mod tests {
         let config = told(&weld(Some(EngineInfo { stateful: true, ..joining() })));
         assert_eq!(
             (&config["sequence_batching"], config.get("dynamic_batching")),
-            (&json!({"direct": {}}), None)
+            (&json!({"max_sequence_idle_microseconds": 0, "direct": {}}), None)
         );
+    }
+
+    #[test]
+    fn what_a_person_wrote_is_told_as_it_was_written() {
+        let told = |engine| told(&weld(Some(engine)));
+        let policy = |versions| told(EngineInfo { versions: Some(versions), ..EngineInfo::default() });
+        assert_eq!(policy(Policy::All)["version_policy"], json!({"all": {}}));
+        assert_eq!(policy(Policy::Latest(2))["version_policy"], json!({"latest": {"num_versions": 2}}));
+        let specific = policy(Policy::Specific(vec![ModelVersion(1), ModelVersion(5)]));
+        assert_eq!(specific["version_policy"], json!({"specific": {"versions": [1, 5]}}));
+
+        // Nothing is joined, and yet the first dimension is that of the rows.
+        let config = told(EngineInfo { rows_max: 8, ..EngineInfo::default() });
+        assert_eq!((&config["max_batch_size"], &config["input"][0]["dims"]), (&json!(8), &json!([2])));
+        assert_eq!(config.get("dynamic_batching"), None);
+        let levels = EngineInfo { priority_levels: 3, default_priority: 2, ..joining() };
+        assert_eq!(told(levels)["dynamic_batching"]["default_priority_level"], 2);
     }
 
     #[test]

@@ -14,7 +14,9 @@ use tonic::{Code, Request, Streaming};
 use crate::{
     client::{Client, byte, refused},
     gate::{Gate, PATIENCE, config, eventually},
-    inference::{ModelInferRequest, ModelStreamInferResponse, infer_parameter::ParameterChoice},
+    inference::{
+        InferParameter, ModelInferRequest, ModelStreamInferResponse, infer_parameter::ParameterChoice,
+    },
 };
 
 /// A stream whose requests the test sends one by one.
@@ -78,6 +80,42 @@ async fn answers_come_in_the_order_of_their_requests() {
     }
     talk.requests = None;
     assert!(timeout(PATIENCE, talk.answers.message()).await.expect("it ends").unwrap().is_none());
+}
+
+#[tokio::test]
+async fn requests_of_one_sequence_run_one_after_the_other() {
+    let gate = Gate::open();
+    let client = Client::of(&gate).await;
+    let mut talk = Talk::open(&client, &[]).await;
+    let of = |sequence: i64, value| {
+        let mut request = byte("slow", value);
+        let id = InferParameter { parameter_choice: Some(ParameterChoice::Int64Param(sequence)) };
+        request.parameters.insert("sequence_id".to_owned(), id);
+        request
+    };
+    // Three of one sequence, one of another, and one of none (0).
+    for (sequence, value) in [(7, 0), (7, 1), (7, 2), (8, 3), (0, 4)] {
+        talk.send(of(sequence, value)).await;
+    }
+    let running = || gate.line.calls.lock().unwrap().len();
+    for (place, expected) in [3, 4, 5].into_iter().enumerate() {
+        eventually("those run whose turn it is", async || running() == expected).await;
+        // Nothing more begins while the one before is not answered.
+        tokio::task::yield_now().await;
+        assert_eq!(running(), expected);
+        let of_seven = gate
+            .line
+            .calls
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|(call, _)| call.context.session.as_deref() == Some("7"))
+            .count();
+        assert_eq!(of_seven, place + 1);
+        gate.line.go.add_permits(if place == 0 { 3 } else { 1 });
+        assert_eq!(usize::from(talk.byte().await), place);
+    }
+    assert_eq!((talk.byte().await, talk.byte().await), (3, 4));
 }
 
 #[tokio::test]

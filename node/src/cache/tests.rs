@@ -30,7 +30,7 @@ fn tensor(name: &str, bytes: &[u8]) -> Tensor {
 fn key(change: impl FnOnce(&mut InferParams, &mut Vec<Tensor>)) -> CacheKey {
     let (mut params, mut inputs) = (params(), vec![tensor("a", &[1, 2]), tensor("b", &[3])]);
     change(&mut params, &mut inputs);
-    cache(1 << 20).key(&params, &inputs)
+    cache(1 << 20).key(&params, &inputs).expect("a small request has a key")
 }
 
 #[test]
@@ -61,6 +61,13 @@ fn everything_that_changes_an_answer_changes_the_key() {
     for (i, one) in keys.iter().enumerate() {
         assert!(!keys[i + 1..].contains(one), "{i}");
     }
+}
+
+#[test]
+fn a_large_request_has_no_key() {
+    let fits = tensor("a", &vec![0; INPUT_BYTES_MAX]);
+    assert!(cache(1 << 20).key(&params(), std::slice::from_ref(&fits)).is_some());
+    assert_eq!(cache(1 << 20).key(&params(), &[fits, tensor("b", &[1])]), None);
 }
 
 #[test]

@@ -164,7 +164,13 @@ pub(super) fn has() -> Vec<&'static str> {
 
 /// What a person should know of a provider that was left out.
 pub(super) fn left_out(name: &str, reason: &str) -> String {
-    format!("[execution] {name} does not start, and the next of the list is used: {reason}")
+    // Behind the place in the engine's own source, and the kind of its error.
+    let marked =
+        reason.rsplit_once("[ONNXRuntimeError] : ").and_then(|(_, rest)| rest.splitn(3, " : ").nth(2));
+    let reason = marked.unwrap_or(reason).trim();
+    let lacks = reason.contains("cannot open shared object file");
+    let remedy = if lacks { "; install what it needs where the system's loader finds it" } else { "" };
+    format!("[execution] {name} does not start and is left out: {reason}{remedy}")
 }
 
 fn lacking(runtime: &OnnxRuntime, name: &str) -> String {
@@ -318,6 +324,22 @@ mod tests {
         assert!(told("abacus").contains("cpu, cuda, tensorrt"), "{}", told("abacus"));
         assert_eq!(known("CUDAExecutionProvider").map(|known| known.names[0]).unwrap_or("none"), "cuda");
         assert_eq!(known("trt").map(|known| known.names[0]).unwrap_or("none"), "tensorrt");
+    }
+
+    #[test]
+    fn a_provider_that_does_not_start_is_told_with_what_it_lacks() {
+        let reason = "/src/provider_bridge_ort.cc:2043 Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load library \
+                      a.so with error: libcublas.so.13: cannot open shared object file: No such file or directory\n";
+        let told = left_out("cuda", reason);
+        assert!(
+            told.starts_with("[execution] cuda does not start and is left out: Failed to load"),
+            "{told}"
+        );
+        assert!(
+            told.ends_with("directory; install what it needs where the system's loader finds it"),
+            "{told}"
+        );
+        assert!(left_out("cuda", "no device").ends_with("left out: no device"));
     }
 
     #[test]

@@ -128,6 +128,26 @@ fn the_end_of_a_sequences_run_wakes_a_session_that_is_idle() {
     sessions.end();
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_session_that_waits_for_a_sequence_does_not_compute() {
+    use crate::tests::idle::until_idle;
+
+    let (push, line) = Line::new(rules(8, Duration::ZERO), 64);
+    let line = Arc::new(line);
+    (0..2).for_each(|job| push.send(waiting(job, Some("a"))).unwrap());
+    assert_eq!(line.next().unwrap()[0].job, 0);
+    let own = Arc::clone(&line);
+    let next = move || own.next().unwrap()[0].job;
+    let other = thread::Builder::new().name("line-waits".to_owned()).spawn(next).unwrap();
+    until_idle("line-waits", 1);
+    // A channel that is closed is always ready: it must not be waited for.
+    drop(push);
+    until_idle("line-waits", 1);
+    line.ended("a");
+    assert_eq!(other.join().unwrap(), 1);
+}
+
 #[test]
 fn what_nobody_wants_is_taken_out_wherever_it_is() {
     let (push, line) = Line::new(rules(2, Duration::ZERO), 64);

@@ -27,19 +27,8 @@ impl Loader {
     pub(super) fn make_room(&mut self, id: &VersionId, file_bytes: u64) -> Result<(), String> {
         let known = self.parts.shelf.get(&id.name, Some(id.version)).ok().and_then(|info| info.engine);
         let measured = known.map(|engine| engine.memory_bytes).filter(|bytes| 0 < *bytes);
-        self.fit(id, measured.unwrap_or_else(|| file_bytes.saturating_mul(MEMORY_PER_FILE)))
-    }
-
-    /// Looks again when it is known what the version takes.
-    pub(super) fn keep_within(&mut self, id: &VersionId) {
-        if let Err(reason) = self.fit(id, 0) {
-            warn!(model = %id.name, version = %id.version, reason, "more memory is used than is allowed");
-        }
-    }
-
-    fn fit(&mut self, id: &VersionId, need: u64) -> Result<(), String> {
-        let Some(max) = self.parts.memory_max.filter(|_| self.parts.lobby.is_some()) else { return Ok(()) };
-        let gone = to_evict(&self.residents(id), need, max).map_err(|stays| {
+        let need = measured.unwrap_or_else(|| file_bytes.saturating_mul(MEMORY_PER_FILE));
+        self.fit(id, need).map_err(|(stays, max)| {
             format!(
                 "it takes about {} of memory, and of the {} that node.memory_max allows, models that are at work take \
                  {}: ask again later, or allow more",
@@ -47,7 +36,26 @@ impl Loader {
                 mebibytes(max),
                 mebibytes(stays)
             )
-        })?;
+        })
+    }
+
+    /// Looks again when it is known what the version takes.
+    pub(super) fn keep_within(&mut self, id: &VersionId) {
+        if let Err((stays, max)) = self.fit(id, 0) {
+            let (stays, max) = (mebibytes(stays), mebibytes(max));
+            let reason =
+                format!("it takes, with the models that are at work, {stays}; node.memory_max is {max}");
+            warn!(model = %id.name, version = %id.version, reason, "more memory is used than is allowed");
+        }
+    }
+
+    /// Lets go of what stands in the way of so many bytes.
+    ///
+    /// # Errors
+    /// What cannot go takes too much: its bytes, and those that are allowed.
+    fn fit(&mut self, id: &VersionId, need: u64) -> Result<(), (u64, u64)> {
+        let Some(max) = self.parts.memory_max.filter(|_| self.parts.lobby.is_some()) else { return Ok(()) };
+        let gone = to_evict(&self.residents(id), need, max).map_err(|stays| (stays, max))?;
         gone.iter().for_each(|id| self.evict(id));
         Ok(())
     }

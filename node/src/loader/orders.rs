@@ -6,9 +6,9 @@ use lineside_wire::{
     Fault, FaultCode, ModelInfo, ModelName, ModelParams, ModelState, ModelVersion, ModelsResult,
     PayloadBuilder,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use super::{Loader, Order};
+use super::{Loader, NOT_ASKED, Order};
 use crate::{
     engine::{MESSAGE_CHARS_MAX, clipped},
     reload::Known,
@@ -20,6 +20,14 @@ use crate::{
 const UNLOAD_WAIT_MAX: Duration = Duration::from_secs(30);
 
 const UNLOADED: &str = "unloaded on request; load it again to serve it";
+
+/// Whether a model does not serve because somebody, or the node's settings, said so, by the reason that is told of it.
+///
+/// What another release tells in other words counts as a failure.
+#[must_use]
+pub fn is_by_order(reason: &str) -> bool {
+    [NOT_ASKED, UNLOADED].contains(&reason)
+}
 
 impl Loader {
     pub(super) fn carry_out(&mut self, order: Order) {
@@ -109,11 +117,15 @@ impl Loader {
     }
 
     fn load_for_calls(&mut self, id: &VersionId) {
+        let lobby = self.parts.lobby.clone();
+        if lobby.as_ref().is_some_and(|lobby| !lobby.waits_for(id)) {
+            return debug!(model = %id.name, version = %id.version, "not loaded: nobody waits for it any more");
+        }
         let outcome = self.load_one(id).map_err(|reason| {
             let text = format!("{} version {} could not be loaded: {reason}", id.name, id.version);
             Fault::new(FaultCode::ModelUnavailable, clipped(&text, MESSAGE_CHARS_MAX))
         });
-        if let Some(lobby) = &self.parts.lobby {
+        if let Some(lobby) = lobby {
             lobby.done(id, outcome.as_ref().copied());
         }
     }

@@ -6,7 +6,7 @@ use lineside_wire::{AlignedBuffer, Datatype, Tensor, TensorSpec, bytes_tensor};
 use crate::engine::RunError;
 
 /// Most elements of a made-up input: 64 MiB of FP32, four times the largest image that models take.
-const ELEMENTS_MAX: u64 = 1 << 24;
+pub(crate) const ELEMENTS_MAX: u64 = 1 << 24;
 
 /// How far two floating-point answers to one row may lie apart, as a part of the largest magnitude in them. A matrix
 /// product of many rows adds up in another order than one of a single row.

@@ -85,6 +85,30 @@ fn calls_that_run_together_wait_shorter_and_take_one_session() {
 }
 
 #[test]
+fn who_can_join_a_run_that_waits_for_others_is_not_refused() {
+    let queue = Arc::new(Queue::new(1, 9));
+    let lane = Arc::new(Lane::new(1, 9, Rules { max_size: 3, ..Rules::default() }));
+    lane.ran(ms(100));
+    let mut run = vec![queue.admit(&lane, LONG).unwrap()];
+    for _ in 0..2 {
+        assert!(queue.admit(&lane, within(ms(99))).is_err(), "its run takes longer");
+        run.push(queue.admit(&lane, within(ms(100))).expect("there is room in the run that comes"));
+    }
+    assert_eq!(queue.admit(&lane, within(ms(199))).err(), Some(Refusal::TooLate { wait: ms(100) }));
+    Place::begin(&mut run[..2]);
+    assert_eq!(
+        queue.admit(&lane, within(ms(199))).err(),
+        Some(Refusal::TooLate { wait: ms(100) }),
+        "it has begun"
+    );
+    assert_eq!(queue.load(), LoadReport { running: 2, queued: 1, slots: 1 });
+    drop(run);
+    assert_eq!((lane.coming.load(Ordering::Relaxed), lane.is_idle()), (0, true));
+    drop(queue.admit(&lane, LONG).unwrap());
+    assert_eq!((lane.coming.load(Ordering::Relaxed), lane.is_idle()), (0, true), "gone before it began");
+}
+
+#[test]
 fn how_many_fit_is_learned_from_runs_that_leave_calls_behind() {
     let lane = Lane::new(1, 99, Rules { max_size: 16, ..Rules::default() });
     let fits = || lane.fits.load(Ordering::Relaxed) / CALL;
@@ -171,11 +195,13 @@ proptest! {
             let count = |which: fn(&Step) -> bool| held.iter().filter(|place| which(&place.step)).count();
             let waiting = count(|step| *step == Step::Waits);
             prop_assert_eq!(load.queued as usize, waiting);
-            prop_assert_eq!(load.running as usize, count(|step| matches!(step, Step::Runs { .. })));
+            let coming = count(|step| *step == Step::Comes);
+            prop_assert_eq!(load.running as usize, coming + count(|step| matches!(step, Step::Runs { .. })));
+            prop_assert_eq!(lane.coming.load(Ordering::Relaxed), coming);
             prop_assert_eq!(queue.is_idle(), held.is_empty());
             prop_assert!(waiting <= max.min(own_max));
             prop_assert_eq!(lane.count(), waiting);
-            let holding = count(|step| *step == Step::Runs { holds: true });
+            let holding = count(|step| step.holds());
             prop_assert_eq!(lane.taken.load(Ordering::Relaxed), holding);
             prop_assert!(CALL <= lane.fits.load(Ordering::Relaxed));
         }

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, Metadata},
     path::{Path, PathBuf},
-    time::UNIX_EPOCH,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// Most files of a version that are looked at, and how deep below its directory. Models with external data have some
@@ -52,6 +52,13 @@ impl Stamps {
     /// Of all files together.
     pub(crate) fn bytes(&self) -> u64 {
         self.0.values().map(|stamp| stamp.bytes).fold(0, u64::saturating_add)
+    }
+
+    /// Whether one of the files was written so short a time before `now`. One of the future says nothing.
+    pub(crate) fn were_written_within(&self, time: Duration, now: SystemTime) -> bool {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let ages = self.0.values().filter_map(|stamp| now.checked_sub(stamp.modified_ns));
+        ages.into_iter().any(|age| age < time.as_nanos())
     }
 
     /// Adds the files of a directory that are the model's, and those of the directories in it, so deep.
@@ -118,6 +125,17 @@ mod tests {
             let root = fs::canonicalize(self.0.path()).unwrap();
             stamps(&root, Path::new(place), &["labels.txt".to_owned()])
         }
+    }
+
+    #[test]
+    fn what_is_being_written_is_known_by_its_time() {
+        let home = Home(tempfile::tempdir().unwrap());
+        home.put("weld/1/model.onnx", "x");
+        let stamps = home.of("weld/1");
+        let (now, second) = (SystemTime::now(), Duration::from_secs(1));
+        assert!(stamps.were_written_within(600 * second, now));
+        assert!(!stamps.were_written_within(second, now + 600 * second));
+        assert!(!stamps.were_written_within(second, now - 600 * second), "a clock that was set back");
     }
 
     #[test]

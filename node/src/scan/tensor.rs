@@ -75,7 +75,8 @@ impl Tensor {
                     return Err(self.rank());
                 }
             }
-            (2, Value::Number(kind)) => self.kind = kind,
+            // Of a longer number, protobuf's readers take the lower half.
+            (2, Value::Number(kind)) => self.kind = kind & u64::from(u32::MAX),
             (8, Value::Span(span)) => {
                 self.name = reader.text(span, NAME_BYTES_MAX, "the name of a tensor")?;
             }

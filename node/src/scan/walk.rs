@@ -36,6 +36,9 @@ const INPUTS_SEEN: usize = 3;
 /// Longest name of the program that made the model, in characters: it is shown in lists.
 const PRODUCER_CHARS_MAX: usize = 80;
 
+/// Paths of an `EPContext` that are looked at: there must be one.
+const CONTEXTS_SEEN: usize = 2;
+
 /// Longest path that an `EPContext` may name, which is the longest that Linux takes.
 const CONTEXT_BYTES_MAX: usize = 4096;
 
@@ -145,9 +148,11 @@ struct Node {
     value: Option<Tensor>,
     /// The attributes `value_ints` and `shape`, and `value_int`.
     ints: Option<Vec<i64>>,
-    /// The attributes `ep_cache_context` and `embed_mode`.
-    context: Option<Vec<u8>>,
-    embeds: Option<bool>,
+    /// The attributes `ep_cache_context` and `embed_mode`, as often as they are there.
+    contexts: Vec<Vec<u8>>,
+    lies_apart: bool,
+    /// Whether an attribute is the caller's: of the function in which the node is.
+    refers: bool,
 }
 
 /// An attribute in the reading.
@@ -159,6 +164,7 @@ struct Attribute {
     many_ints: bool,
     tensor: Option<Tensor>,
     text: Option<Vec<u8>>,
+    refers: bool,
 }
 
 impl<R: Read> Walk<'_, R> {
@@ -363,6 +369,10 @@ impl<R: Read> Walk<'_, R> {
                     let (count, first) = self.reader.numbers(span, NUMBERS_MAX)?;
                     attribute.ints(count, &first);
                 }
+                (21, value) => {
+                    attribute.refers = true;
+                    self.reader.pass(value)?;
+                }
                 (22 | 23, Value::Span(span)) => self.sparse(span)?,
                 (_, value) => self.reader.pass(value)?,
             }
@@ -381,12 +391,14 @@ impl Attribute {
 
 impl Node {
     fn take(&mut self, attribute: Attribute) {
+        self.refers |= attribute.refers;
         match attribute.name.as_str() {
             "value" => self.value = attribute.tensor,
             "value_ints" | "shape" if !attribute.many_ints => self.ints = Some(attribute.ints),
             "value_int" => self.ints = attribute.int.map(|int| vec![int]),
-            "ep_cache_context" => self.context = attribute.text,
-            "embed_mode" => self.embeds = attribute.int.map(|mode| mode != 0),
+            // Several are one too many; which of them counts is the reader's choice.
+            "ep_cache_context" if self.contexts.len() < CONTEXTS_SEEN => self.contexts.extend(attribute.text),
+            "embed_mode" => self.lies_apart |= attribute.int == Some(0),
             _ => {}
         }
     }
@@ -433,10 +445,20 @@ impl Found {
 
     /// An `EPContext` holds what a provider compiled, or names a file that does.
     fn context(&mut self, node: &Node) -> Result<(), Stop> {
-        let (Some(context), Some(false)) = (&node.context, node.embeds) else { return Ok(()) };
-        let location = String::from_utf8(context.clone()).ok().filter(|path| path.len() <= CONTEXT_BYTES_MAX);
-        let location = location.ok_or_else(|| Stop::Rule("an EPContext's path is no path".to_owned()))?;
-        self.want(External { tensor: shown("EPContext"), location, offset: 0, bytes: 0 })
+        let rule = |text: &str| Err(Stop::Rule(format!("an EPContext {text}: make it again for this model")));
+        if node.refers {
+            return rule("takes what it names from the caller of its function");
+        }
+        if !node.lies_apart {
+            return Ok(());
+        }
+        let [context] = &node.contexts[..] else { return rule("does not name one file") };
+        match String::from_utf8(context.clone()) {
+            Ok(location) if location.len() <= CONTEXT_BYTES_MAX => {
+                self.want(External { tensor: shown("EPContext"), location, offset: 0, bytes: 0 })
+            }
+            _ => rule("has a path that is none"),
+        }
     }
 
     fn want(&mut self, external: External) -> Result<(), Stop> {

@@ -460,3 +460,40 @@ fn settings_that_do_not_fit_are_told_with_their_key() {
     }
     assert!(Sequences::new(&Settings::default(), &signature(), "").unwrap().is_none());
 }
+
+#[test]
+fn a_state_that_a_caller_made_up_is_held_to_what_an_input_may_be() {
+    let with = |spec: TensorSpec, limits: settings::ModelLimits| {
+        let mut signature = signature();
+        signature.outputs[0] = TensorSpec { name: "sum_next".to_owned(), ..spec.clone() };
+        signature.inputs[1] = spec;
+        let settings = Settings { limits, ..settings() };
+        let sequences = Sequences::new(&settings, &signature, "ab12").unwrap().unwrap();
+        Floor { sequences, now: Instant::now() }
+    };
+    // Anybody can make the check of a handle right.
+    let bring = |floor: &Floor, datatype: Datatype, dims: &[u64], bytes: Vec<u8>| {
+        let state = Tensor::new("sum", datatype, dims.to_vec(), bytes.into()).unwrap();
+        let handle = bytes_tensor([floor.sequences.handles.seal(&[state]).as_bytes()]).unwrap();
+        let brought = Tensor::new(STATE, Datatype::Bytes, vec![1], handle.into()).unwrap();
+        floor.step(without_id().bringing(&brought)).map(drop).map_err(|fault| (fault.code, fault.message))
+    };
+    let max_shape = [("sum".to_owned(), vec![3])].into_iter().collect();
+    let limits = settings::ModelLimits { max_shape, ..settings::ModelLimits::default() };
+    let floor = with(spec("sum", &[-1]), limits);
+    assert_eq!(bring(&floor, Datatype::Fp32, &[3], vec![0; 12]), Ok(()));
+    let (code, told) = bring(&floor, Datatype::Fp32, &[4], vec![0; 16]).unwrap_err();
+    assert!(code == FaultCode::LimitExceeded && told.contains("[3] at most"), "{told}");
+
+    let floor = with(spec("sum", &[]), settings::ModelLimits::default());
+    let (code, told) = bring(&floor, Datatype::Fp32, &[1 << 40, 0], vec![]).unwrap_err();
+    assert!(code == FaultCode::InvalidParams && told.contains("beside the empty one"), "{told}");
+
+    let texts = TensorSpec { datatype: Datatype::Bytes, ..spec("sum", &[-1]) };
+    let floor = with(texts, settings::ModelLimits::default());
+    for text in [&b"a\0b"[..], &[0xff]] {
+        let bytes = bytes_tensor([text]).unwrap();
+        let (code, told) = bring(&floor, Datatype::Bytes, &[1], bytes).unwrap_err();
+        assert!(code == FaultCode::InvalidParams && told.contains("UTF-8"), "{told}");
+    }
+}

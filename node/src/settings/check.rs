@@ -12,7 +12,7 @@ use super::{
     declared::{Dims, not_there},
     nearest,
 };
-use crate::engine::Signature;
+use crate::{engine::Signature, measure::ELEMENTS_MAX, repository::VERSIONS_MAX};
 
 /// Most instances: each is a thread and a session. The largest machines beside a line have half as many cores.
 pub(crate) const INSTANCES_MAX: u32 = 256;
@@ -31,9 +31,6 @@ pub(crate) const PRIORITY_LEVELS_MAX: u8 = 16;
 
 /// Most runs per session at load.
 pub(crate) const WARMUP_RUNS_MAX: u32 = 1000;
-
-/// Most elements of an input that is made up at load: what a call can bring, at a byte each.
-pub(crate) const WARMUP_ELEMENTS_MAX: u64 = 64 << 20;
 
 /// Most bytes of a response cache: a tebibyte is more than the memory of any node.
 pub(crate) const CACHE_BYTES_MAX: u64 = 1 << 40;
@@ -72,6 +69,9 @@ impl Settings {
             Versions::Latest { .. } => Ok(()),
             Versions::Only(only) if only.is_empty() => {
                 wrong("no version would serve: name one, or write \"all\"")
+            }
+            Versions::Only(only) if VERSIONS_MAX < only.len() => {
+                wrong(&format!("{} are named: a node takes {VERSIONS_MAX} at most", only.len()))
             }
             Versions::Only(only) => match first_twice(only) {
                 Some(version) => wrong(&format!("{version} is named twice")),
@@ -209,8 +209,8 @@ impl Settings {
         shapes("warmup.shape", &self.warmup.shape, inputs, |dim, real| real == dim)?;
         for (name, shape) in &self.warmup.shape {
             let elements = shape.iter().try_fold(1_u64, |product, dim| product.checked_mul(*dim));
-            if elements.is_none_or(|elements| WARMUP_ELEMENTS_MAX < elements) {
-                let reason = format!("{name:?} would have more than {WARMUP_ELEMENTS_MAX} elements");
+            if elements.is_none_or(|elements| ELEMENTS_MAX < elements) {
+                let reason = format!("{name:?} would have more than {ELEMENTS_MAX} elements");
                 return Err(Wrong::new("warmup.shape", reason));
             }
         }
@@ -303,10 +303,12 @@ mod tests {
 
     #[test]
     fn each_key_that_makes_no_sense_is_told_with_its_line_and_reason() {
+        let many = format!("versions = {:?}", (1..=65).collect::<Vec<_>>());
         for (text, line, words) in [
             ("versions = []", 1, "versions: no version would serve"),
             ("versions = { latest = 0 }", 1, "versions: no version would serve"),
             ("versions = [1, 1]", 1, "versions: 1 is named twice"),
+            (&many, 1, "versions: 65 are named: a node takes 64 at most"),
             ("[instances]\ncount = 0", 2, "instances.count: 0 is not within 1 to 256"),
             ("[instances]\n\nthreads = 257", 3, "instances.threads: 257 is not within 1 to 256"),
             ("[batching]\nmax_size = 1025", 2, "batching.max_size: 1025 is not within 1 to 1024"),
@@ -332,7 +334,7 @@ mod tests {
             ("[limits.max_shape]\npicture = [1, 3]", 1, "cannot be [1, 3]"),
             ("[warmup.shape]\npicture = [1, 4, 4, 4]", 1, "cannot be [1, 4, 4, 4]"),
             ("[warmup.shape]\npicture = [1, 3, 0, 4]", 1, "has a dimension of 0"),
-            ("[warmup.shape]\npicture = [1, 3, 90000, 90000]", 1, "more than 67108864 elements"),
+            ("[warmup.shape]\npicture = [1, 3, 90000, 90000]", 1, "more than 16777216 elements"),
             ("[warmup]\nruns = 1001", 2, "warmup.runs: 1001 is not within 0 to 1000"),
             ("[sequence]", 1, "nothing would be kept"),
             ("[sequence]\nmax = 0\nstates = [{ input = \"a\", output = \"b\" }]", 2, "sequence.max: 0"),

@@ -26,6 +26,8 @@ pub(crate) struct DeclaredTensor {
     /// Without the batch dimension, where `max_batch_size` says that there is one. `None` where they are the shape of
     /// something else (`reshape`).
     pub(crate) dims: Option<Vec<i64>>,
+    /// A file with the names of an output's elements, one a line (`label_filename`).
+    pub(crate) labels_file: Option<String>,
 }
 
 impl Declared {
@@ -109,6 +111,7 @@ mod tests {
             line: 7,
             datatype: Some(Datatype::Fp32),
             dims: Some(dims.to_vec()),
+            labels_file: None,
         };
         Declared { max_batch_size, inputs: vec![tensor("picture")], outputs: Vec::new() }
     }

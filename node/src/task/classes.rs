@@ -118,7 +118,7 @@ fn rows_of<T: AnyBitPattern + NoUninit>(
             text.clear();
             show(&mut text, row[index]);
             let _infallible = write!(text, ":{index}");
-            if let Some(label) = labels.get(index) {
+            if let Some(label) = labels.get(index).filter(|label| !label.is_empty()) {
                 let _infallible = write!(text, ":{label}");
             }
             // A number, an index and a label, which settings bound.

@@ -1,12 +1,17 @@
 //! Whether settings fit a model: what the sections look up of it.
 
+use std::collections::BTreeMap;
+
 use lineside_wire::TensorSpec;
 
 use super::numbers::is_number;
 use crate::{
     engine::Signature,
-    settings::{Folder, Wrong, nearest},
+    settings::{Declared, Folder, Wrong, nearest},
 };
+
+/// Largest file of labels, in bytes.
+pub(super) const LABELS_BYTES_MAX: u64 = 1 << 20;
 
 /// Most names of a model's tensors in a message.
 const NAMES_MAX: usize = 16;
@@ -39,6 +44,26 @@ impl Fit<'_> {
                 Err(Wrong::new(key, format!("the output {name:?} is {datatype}: numbers are needed")))
             }
         }
+    }
+
+    /// The names of outputs' elements that a `config.pbtxt` has, by the output's place. An empty line names nothing.
+    pub(super) fn labels(&self, declared: Option<&Declared>) -> Result<BTreeMap<usize, Vec<String>>, Wrong> {
+        let outputs = declared.map_or(&[][..], |declared| &declared.outputs);
+        let mut labels = BTreeMap::new();
+        for (output, file) in outputs.iter().filter_map(|output| Some((output, output.labels_file.as_ref()?)))
+        {
+            let text = self.folder.read(file, LABELS_BYTES_MAX).map_err(|reason| {
+                Wrong::new(
+                    "label_filename",
+                    format!("of the output {:?} (line {}): {reason}", output.name, output.line),
+                )
+            })?;
+            // One that the model lacks was told before.
+            if let Some(at) = self.signature.outputs.iter().position(|spec| spec.name == output.name) {
+                labels.insert(at, text.lines().map(|line| line.trim().to_owned()).collect());
+            }
+        }
+        Ok(labels)
     }
 }
 

@@ -5,6 +5,8 @@ mod deadlines;
 mod engine;
 mod floor;
 mod graph;
+#[cfg(target_os = "linux")]
+pub(crate) mod idle;
 mod onnx;
 mod reload;
 mod safety;

@@ -9,14 +9,14 @@ use std::{
     time::Duration,
 };
 
-use lineside_wire::{Executed, FaultCode, ModelInfo, ModelParams, ModelState, ModelVersion, method};
+use lineside_wire::{Executed, FaultCode, ModelInfo, ModelParams, ModelState, ModelVersion, NodeId, method};
 use tokio::{join, task::JoinSet};
 
 use super::{
     floor::{Floor, Request, config, eventually},
     workshop::Workshop,
 };
-use crate::{ModelControl, NodeConfig};
+use crate::{ModelControl, Node, NodeConfig};
 
 fn watch() -> ModelControl {
     ModelControl::Watch { settle: Duration::from_millis(20) }
@@ -129,6 +129,24 @@ async fn what_is_removed_serves_no_longer_and_what_comes_serves() {
 }
 
 #[tokio::test]
+async fn a_repository_that_goes_leaves_what_is_loaded_and_is_followed_when_it_is_back() {
+    let poll = ModelControl::Poll { every: Duration::from_millis(20) };
+    for control in [watch(), poll] {
+        let workshop = Workshop::with(&[("press/1/model.onnx", "echo")]);
+        let floor = floor_with(&workshop, |config| config.control = control).await;
+        let (models, away) = (workshop.models(), workshop.models().with_extension("away"));
+        fs::rename(&models, &away).unwrap();
+        assert!(floor.send(x("press")).await.is_ok());
+        fs::create_dir(&models).unwrap();
+        workshop.put("weld/1/model.onnx", "echo");
+        until_listed(&floor, "weld", &[(1, READY)]).await;
+        until_listed(&floor, "press", &[]).await;
+        workshop.put("weld/2/model.onnx", "echo");
+        until_listed(&floor, "weld", &[(2, READY)]).await;
+    }
+}
+
+#[tokio::test]
 async fn a_change_of_the_settings_loads_anew_and_chooses_anew() {
     let workshop = Workshop::with(&[("press/1/model.onnx", "echo"), ("press/2/model.onnx", "echo")]);
     let floor = floor_with(&workshop, |_| ()).await;
@@ -228,6 +246,78 @@ async fn the_first_request_loads_its_model_and_waits_for_it() {
     let again = floor.send(x("weld")).await.unwrap_err();
     assert!(again.message.contains("UNAVAILABLE") && again.message.contains("not an ONNX model"), "{again}");
     assert_eq!(floor.send(x("lathe")).await.unwrap_err().code, FaultCode::ModelNotFound);
+}
+
+#[tokio::test]
+async fn calls_of_a_version_that_cannot_be_loaded_go_on_to_the_one_that_serves() {
+    let workshop = Workshop::with(&[("press/1/model.onnx", "echo"), ("press/2/model.onnx", "scrap")]);
+    let floor = floor_with(&workshop, on_demand).await;
+    let named = floor.send(x("press").version(2));
+    let (named, first, second) = join!(named, floor.send(x("press")), floor.send(x("press")));
+    let named = named.unwrap_err();
+    assert_eq!((named.code, named.executed), (FaultCode::ModelUnavailable, Executed::No));
+    assert_eq!([first, second].map(|answer| answer.unwrap().version), [ModelVersion(1); 2]);
+    assert_eq!(workshop.opened(), floor.state("press", 1).slots as usize);
+}
+
+#[tokio::test]
+async fn a_call_whose_caller_went_away_waits_for_no_model() {
+    let workshop =
+        Workshop::with(&[("press.onnx", "hold to open"), ("weld.onnx", "echo"), ("saw.onnx", "echo")]);
+    let floor = floor_with(&workshop, |config| {
+        on_demand(config);
+        config.sessions = std::num::NonZeroUsize::MIN;
+    })
+    .await;
+    let service = floor.node.service();
+    let waiting = || service.desk.lobby.as_ref().unwrap().waiting();
+    let mut press = Box::pin(floor.send(x("press")));
+    tokio::select! {
+        answer = &mut press => panic!("{answer:?}"),
+        () = eventually("the loading", || workshop.opening() == 1) => {}
+    }
+    let mut weld = Box::pin(floor.send(x("weld").within(Duration::from_secs(3600))));
+    tokio::select! {
+        answer = &mut weld => panic!("{answer:?}"),
+        () = eventually("both in the lobby", || waiting() == 2) => {}
+    }
+    drop(weld);
+    eventually("one in the lobby", || waiting() == 1).await;
+    workshop.release(1);
+    press.await.unwrap();
+    // After the order for weld: nobody waited for that any more.
+    floor.send(x("saw")).await.unwrap();
+    assert_eq!((listed(&floor, "weld"), workshop.opened()), (vec![(1, UNAVAILABLE)], 2));
+    floor.send(x("weld")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_that_leaves_keeps_no_call_waiting_for_a_model() {
+    let workshop = Workshop::with(&[("press.onnx", "hold to open")]);
+    let floor = floor_with(&workshop, on_demand).await;
+    let leaving = async {
+        eventually("the loading", || workshop.opening() == 1).await;
+        floor.node.drain();
+    };
+    let (told, ()) = join!(floor.send(x("press")), leaving);
+    let told = told.unwrap_err();
+    assert_eq!((told.code, told.executed), (FaultCode::Draining, Executed::No));
+    workshop.release(2);
+}
+
+#[tokio::test]
+async fn a_node_ends_when_who_hands_calls_on_has_let_go_of_it() {
+    let workshop = Workshop::with(&[("press.onnx", "echo")]);
+    let id = NodeId::from_bytes([1; 16]);
+    let node = Node::with_engine(config(&workshop.models(), 1, 9), id, workshop.engine()).unwrap();
+    // As the loader does, with calls that waited for a model.
+    let desk = Arc::clone(&node.service().desk);
+    let ending = std::thread::spawn(move || drop(node));
+    eventually("the last handle's end", || Arc::strong_count(&desk) == 1).await;
+    // Waits for nobody: the loader would wait for itself.
+    drop(desk);
+    ending.join().unwrap();
+    assert!(workshop.is_left());
 }
 
 #[tokio::test]

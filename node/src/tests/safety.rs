@@ -277,6 +277,46 @@ fn what_a_provider_compiled_lies_beside_the_model_too() {
     assert!(scanned(&context("\0\0 not a path", 1)).is_ok());
 }
 
+#[test]
+fn a_path_that_is_named_twice_or_by_the_caller_of_a_function_is_refused() {
+    let attribute = |name: &str, value: Vec<u8>| message(5, &[text(1, name), value].concat());
+    let context = |attributes: &[Vec<u8>]| {
+        let node = [text(1, "x"), text(2, "y"), text(4, "EPContext"), text(7, "com.microsoft")];
+        model(&[message(1, &[node.concat(), attributes.concat()].concat())])
+    };
+    let (apart, path) =
+        (attribute("embed_mode", number(3, 0)), |path| attribute("ep_cache_context", text(4, path)));
+    let inside = attribute("embed_mode", number(3, 1));
+    for attributes in [
+        [path("../../engine.bin"), apart.clone(), inside.clone()],
+        [path("../../engine.bin"), inside.clone(), apart.clone()],
+    ] {
+        assert!(refused(&context(&attributes)).contains("leads elsewhere"));
+    }
+    let twice = context(&[path("../../engine.bin"), path("engine.bin"), apart.clone()]);
+    assert!(refused(&twice).contains("does not name one file"), "{}", refused(&twice));
+    // `ref_attr_name`: the value is what the function is called with.
+    let refers = attribute("ep_cache_context", message(21, b"path"));
+    let refers = context(&[refers, apart]);
+    assert!(refused(&refers).contains("from the caller"), "{}", refused(&refers));
+}
+
+#[test]
+fn a_number_that_protobuf_cuts_hides_nothing() {
+    // 2^32 + 1 is read as 1, FLOAT.
+    let claims = [number(1, 1 << 40), number(2, (1 << 32) + FLOAT), text(8, "w")].concat();
+    let told = refused(&model(&[message(5, &claims)]));
+    assert!(told.contains("brings 0"), "{told}");
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_model_is_not_waited_for() {
+    let home = tempfile::tempdir().unwrap();
+    pipe(&home.path().join("model.onnx"));
+    let told = scan(&home.path().join("model.onnx"), &ModelLimits::default()).unwrap_err().to_string();
+    assert!(told.contains("it is no file"), "{told}");
+}
+
 #[tokio::test]
 async fn a_shape_beyond_the_configured_maximum_is_refused_at_request_time() {
     let home = tempfile::tempdir().unwrap();

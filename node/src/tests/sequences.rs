@@ -11,6 +11,7 @@ use tokio::{
 
 use super::{
     floor::{Answer, Floor, PATIENCE, Request, config},
+    graph::{FLOAT, Network, Type},
     onnx::{library, models},
 };
 use crate::{
@@ -198,4 +199,27 @@ async fn what_was_asked_before_is_answered_without_a_run() {
     for _ in 0..2 {
         assert_eq!(fault(&floor, wrong()).await.code, FaultCode::InvalidParams);
     }
+}
+
+#[tokio::test]
+async fn the_largest_shape_is_that_of_the_named_input_whatever_comes_before_it() {
+    let home = tempfile::tempdir().unwrap();
+    // The model takes its state first, and callers do not see it.
+    let network = Network {
+        nodes: &[("Identity", "", &["x"], &["y"]), ("Identity", "", &["s"], &["s_next"])],
+        inputs: &[("s", Type::Row(FLOAT)), ("x", Type::Row(FLOAT))],
+        outputs: &[("y", Type::Row(FLOAT)), ("s_next", Type::Row(FLOAT))],
+        ..Network::default()
+    };
+    fs::write(home.path().join("copy.onnx"), network.to_bytes()).unwrap();
+    let settings =
+        "[sequence]\nstates = [{ input = \"s\", output = \"s_next\" }]\n[limits.max_shape]\nx = [2]\n";
+    fs::write(home.path().join("copy.toml"), settings).unwrap();
+    let floor = serves(home.path()).await;
+    let of = |values: &[f32]| {
+        let request = Request::of("copy").floats("x", &[values.len() as u64], values);
+        with(request.session("one"), START)
+    };
+    assert_eq!(floor.send(of(&[1.0, 2.0])).await.unwrap().floats("y"), [1.0, 2.0]);
+    assert_eq!(fault(&floor, of(&[1.0, 2.0, 3.0])).await.code, FaultCode::LimitExceeded);
 }

@@ -12,8 +12,8 @@ use std::{
 
 use image::{ExtendedColorType, ImageEncoder as _, codecs::jpeg::JpegEncoder, codecs::png::PngEncoder};
 use lineside_wire::{
-    Datatype, Executed, Fault, FaultCode, ModelState, Parameter, Spent, Task, Tensor, TensorSpec,
-    bytes_tensor,
+    Datatype, Executed, Fault, FaultCode, ModelState, ModelVersion, Parameter, Spent, Task, Tensor,
+    TensorSpec, VersionPolicy, bytes_tensor,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -450,6 +450,35 @@ async fn outputs_come_as_their_classes_where_that_is_asked_for() {
         "\"z\" are asked for, which is no output",
     );
     assert_eq!(floor.send(plain).await.unwrap().floats("y")[1], 0.7);
+}
+
+#[tokio::test]
+async fn a_model_from_triton_keeps_its_rows_and_its_labels() {
+    const CONFIG: &str = "max_batch_size: 2\ninput { name: \"x\" data_type: TYPE_FP32 dims: -1 }\n\
+                          output { name: \"y\" data_type: TYPE_FP32 dims: 4 label_filename: \"seams.txt\" }\n\
+                          version_policy { specific { versions: 1 } }";
+    let home = lamp(LAMP);
+    let row = Type::Dims(FLOAT, &[-1, 4]);
+    put(&home, "gauge/1/model.onnx", &one_node("Identity", &row, &row, &[]));
+    put(&home, "gauge/config.pbtxt", CONFIG.as_bytes());
+    let floor = floor(home.path()).await;
+    let missing = floor.state("gauge", 1).reason.unwrap();
+    assert!(missing.contains("\"y\" (line 3): there is no file seams.txt"), "{missing}");
+
+    put(&home, "gauge/seams.txt", b"whole\nporous\n\nopen\n");
+    floor.load("gauge").await.unwrap();
+    let gauge =
+        |rows: u64| Request::of("gauge").floats("x", &[rows, 4], &[0.1, 0.7, 0.2, 0.6].repeat(rows as usize));
+    let answer = floor.send(gauge(2).classes("y", 3)).await.unwrap();
+    // An empty line names nothing.
+    let one = ["0.700000:1:porous", "0.600000:3:open", "0.200000:2"];
+    assert_eq!(answer.texts("y"), [one, one].concat());
+
+    let many = floor.send(gauge(3)).await.unwrap_err();
+    assert_eq!(many.code, FaultCode::LimitExceeded);
+    assert!(many.message.contains("2 rows at most (max_batch_size), but 3 were sent"), "{many}");
+    let engine = floor.state("gauge", 1).engine.unwrap();
+    assert_eq!((engine.rows_max, engine.versions), (2, Some(VersionPolicy::Specific(vec![ModelVersion(1)]))));
 }
 
 #[tokio::test]

@@ -161,6 +161,8 @@ fn a_real_child_tries_a_real_model() {
     let bench = Bench::with(&add);
     let tried = bench.try_out(&real(PATIENCE, 8 * GIB), "lib 1", None).unwrap();
     assert!(0 < tried.memory_bytes && tried.memory_bytes < GIB, "{tried:?}");
+    // The least that `node.trial_memory_max` may be.
+    bench.try_out(&real(PATIENCE, GIB / 4), "lib 1", None).unwrap();
     let broken = Bench::with(b"This is not a model.");
     let told = broken.refused(&real(PATIENCE, 8 * GIB));
     assert!(told.starts_with("not an ONNX model"), "{told}");
@@ -183,6 +185,32 @@ fn hungry() -> Vec<u8> {
         factor("b", 1 << 13),
         message(12, &value("y", &Type::Any(FLOAT))),
     ])
+}
+
+#[test]
+fn a_real_model_kills_a_real_child_and_nobody_else() {
+    // Has ONNX Runtime 1.32 abort: a GatherND whose batch_dims is negative.
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/model/aborts.onnx");
+    let bench = Bench::with(&fs::read(model).unwrap());
+    let told = bench.refused(&real(PATIENCE, 8 * GIB));
+    assert!(told.starts_with("the model killed its trial (signal 6, SIGABRT)"), "{told}");
+}
+
+#[test]
+fn the_limit_on_memory_holds_what_a_warm_up_takes() {
+    // Made-up inputs of 64 MiB, the answer, and what comes between.
+    let network = Network {
+        nodes: &[("Neg", "", &["x"], &["z"]), ("Exp", "", &["z"], &["y"])],
+        inputs: &[("x", Type::Dims(FLOAT, &[-1, -1]))],
+        outputs: &[("y", Type::Dims(FLOAT, &[-1, -1]))],
+        ..Network::default()
+    };
+    let bench = Bench::with(&network.to_bytes());
+    let settings = "[batching]\nmode = \"off\"\n[warmup]\nshape = { x = [16, 1048576] }\n";
+    fs::write(bench.home.path().join("x.toml"), settings).unwrap();
+    bench.try_out(&real(PATIENCE, GIB), "lib 1", None).unwrap();
+    let told = bench.refused(&real(PATIENCE, GIB / 8));
+    assert!(told.contains("a trial may take 128 MiB: raise node.trial_memory_max"), "{told}");
 }
 
 #[test]

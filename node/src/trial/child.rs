@@ -10,16 +10,20 @@ use rustix::process::{Resource, Rlimit, Signal, nice, set_parent_process_death_s
 
 use super::{Finding, LINE_BYTES_MAX, Order, Tried, words};
 use crate::{
-    engine::{Engine as _, MESSAGE_CHARS_MAX, OnnxRuntime, Options, clipped, guarded},
+    engine::{Engine as _, MESSAGE_CHARS_MAX, OnnxRuntime, Options, STACK_BYTES, clipped, guarded},
     measure::{measure, warm_up},
-    memory::resident_bytes,
+    memory::{resident_bytes, written_bytes},
     settings::{Settings, Source},
 };
 
 /// How far it stands back behind what serves.
 const NICENESS: i32 = 10;
 
-/// The provider that takes no more addresses than it takes memory.
+/// Its stack: less than a node's threads have, whose own calls lie below the engine's. A program's first thread would have
+/// four times as much, and take what ends a node.
+const TRIAL_STACK_BYTES: usize = STACK_BYTES / 4 * 3;
+
+/// The provider whose memory is the process's own.
 const CPU: &str = "cpu";
 
 pub(super) fn run(input: impl Read, mut output: impl Write) -> io::Result<()> {
@@ -28,7 +32,9 @@ pub(super) fn run(input: impl Read, mut output: impl Write) -> io::Result<()> {
     let order: Order = serde_json::from_slice(&line)?;
     // With the node goes the trial. Where the system cannot promise that, the limit on its time ends it.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    let finding = match guarded(|| carry_out(&order)) {
+    let thread = thread::Builder::new().name("a trial".to_owned()).stack_size(TRIAL_STACK_BYTES);
+    let carried = thread.spawn(move || guarded(|| carry_out(&order)))?.join();
+    let finding = match carried.unwrap_or_else(|_| Err("its thread ended".to_owned())) {
         Ok(Ok(tried)) => Finding::Good(tried),
         Ok(Err(reason)) => Finding::Bad(clipped(&reason, MESSAGE_CHARS_MAX)),
         Err(panic) => Finding::Bad(format!("its trial failed: {panic}; please report this")),
@@ -72,9 +78,14 @@ fn carry_out(order: &Order) -> Result<Tried, String> {
 fn limit(order: &Order, settings: &Settings) -> io::Result<()> {
     let both = |value: u64| Rlimit { current: Some(value), maximum: Some(value) };
     setrlimit(Resource::Core, both(0))?;
-    setrlimit(Resource::Cpu, both(cpu_seconds(order.time_max)))?;
+    // The first is a signal that says what it is, the second one that means anything.
+    let seconds = cpu_seconds(order.time_max);
+    setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum: Some(seconds.saturating_add(1)) })?;
     if settings.execution.providers.iter().all(|provider| provider == CPU) {
-        setrlimit(Resource::As, both(order.memory_max))?;
+        // What it may write to, and not its addresses: allocators reserve gibibytes of those and use a few. What this
+        // process had before it began is not the model's.
+        let own = written_bytes().unwrap_or_default();
+        setrlimit(Resource::Data, both(own.saturating_add(order.memory_max)))?;
     }
     // Less would do no harm.
     let _ = nice(NICENESS);

@@ -4,10 +4,11 @@ use std::{
     fs::{self, File},
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
+    sync::Once,
     time::SystemTime,
 };
 
-use tracing::debug;
+use tracing::warn;
 
 use super::{LINE_BYTES_MAX, Subject, Tried, decisive};
 use crate::{
@@ -37,11 +38,17 @@ pub(super) fn read(place: &Path) -> Option<Tried> {
     serde_json::from_slice(&bytes).ok()
 }
 
+/// So that a full disk is told of once, and not with each model.
+static TOLD: Once = Once::new();
+
 /// Keeps a finding. A disk that takes none costs the next start a trial, and is no reason not to serve.
 pub(super) fn write(place: &Path, tried: &Tried) {
     let kept = write_whole(place, tried).and_then(|()| thin_out(place.parent().unwrap_or(Path::new("."))));
     if let Err(error) = kept {
-        debug!(place = %place.display(), %error, "the finding of a trial was not kept");
+        TOLD.call_once(|| {
+            let place = place.parent().unwrap_or(place).display();
+            warn!(%place, %error, "findings of trials are not kept: each start tries the models anew");
+        });
     }
 }
 

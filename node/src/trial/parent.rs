@@ -15,6 +15,14 @@ use tracing::debug;
 
 use super::{Finding, LINE_BYTES_MAX, Order, TrialConfig, words};
 
+/// What the process finds in its environment.
+///
+/// mimalloc, which Lineside's program uses, is to take memory as it is needed: by itself it maps a gibibyte at its start, all
+/// of it to be written to, and the limit on memory would count that and not what is used. ONNX Runtime is to make no
+/// identity for a telemetry that nobody wants. Its last words are to be the reason, not where in the program it was.
+const ENVIRONMENT: [(&str, &str); 3] =
+    [("MIMALLOC_ARENA_EAGER_COMMIT", "0"), ("ORT_DISABLE_TELEMETRY", "1"), ("RUST_BACKTRACE", "0")];
+
 /// How often the process is looked after. The loader's thread has nothing else to do, and a small model is tried in
 /// some tens of milliseconds.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -65,7 +73,7 @@ struct Process(Child);
 impl Process {
     fn start(config: &TrialConfig) -> io::Result<Self> {
         let mut command = Command::new(&config.program);
-        command.args(&config.arguments);
+        command.args(&config.arguments).envs(ENVIRONMENT);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A group of its own, so that all of it can be ended, and a key pressed at the node's terminal is the node's.
         command.process_group(0);

@@ -29,8 +29,12 @@ fn slot() -> (Arc<Brake>, Slot) {
     (Arc::clone(&brake), Slot::new(Arc::clone(&brake) as _))
 }
 
-fn running(deadline: Instant) -> Running {
+fn one(deadline: Instant) -> Running {
     Running { cancelled: Cancelled::default(), deadline }
+}
+
+fn running(deadline: Instant) -> [Running; 1] {
+    [one(deadline)]
 }
 
 #[test]
@@ -43,8 +47,8 @@ fn a_run_is_stopped_once_and_its_session_can_be_used_again() {
     assert_eq!(slot.look(now), Some(later));
     assert!(!slot.end());
 
-    let wanted = running(later);
-    slot.begin(wanted.clone());
+    let wanted = one(later);
+    slot.begin([wanted.clone()]);
     wanted.cancelled.set();
     assert_eq!([slot.look(now), slot.look(now)], [None; 2]);
     assert_eq!((brake.on.load(Ordering::SeqCst), brake.stops.load(Ordering::SeqCst)), (true, 1));
@@ -57,6 +61,26 @@ fn a_run_is_stopped_once_and_its_session_can_be_used_again() {
     slot.renew(Arc::new(Brake::default()));
     assert!(!slot.end(), "the session was replaced");
     assert_eq!(brake.stops.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_joined_run_is_stopped_when_the_last_of_its_callers_is_gone() {
+    let (brake, slot) = slot();
+    let now = Instant::now();
+    let [soon, later] = [1, 2].map(|times| now + times * PATIENCE);
+    let all = [one(soon), one(later), one(later)];
+    slot.begin(all.clone());
+    assert_eq!(slot.look(now), Some(later));
+    all[1].cancelled.set();
+    assert_eq!(slot.look(soon), Some(later), "one of two is late, and one waits");
+    all[2].cancelled.set();
+    assert_eq!(slot.look(now), Some(soon), "the last that waits decides");
+    assert_eq!(slot.look(soon), None);
+    assert!(slot.end());
+    slot.begin(running(later));
+    assert_eq!(slot.look(soon), Some(later), "of those before, none is left");
+    assert!(!slot.end());
+    assert_eq!(brake.stops.load(Ordering::SeqCst), 1);
 }
 
 #[test]

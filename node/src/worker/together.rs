@@ -1,11 +1,12 @@
 //! Several calls as one run of the model.
 
-use lineside_wire::{InvalidTensor, Tensor};
+use lineside_wire::{Fault, InvalidTensor, Tensor};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{
-    Job,
-    work::{Ran, Work},
+    Job, Post,
+    work::{Ran, Work, running, still_wanted},
 };
 use crate::{
     check::Fitting,
@@ -52,17 +53,30 @@ impl Work<'_> {
         Place::begin(jobs.iter_mut().map(|job| &mut job.place));
         let Some(parts) = parts(&jobs) else { return Together::Apart(jobs) };
         let rows: Vec<u64> = parts.iter().map(|part| part.rows).collect();
-        // Not before all are gone would it help to stop the run; so it is not watched.
-        let mut turn = Turn::new(session, &|| Ok(()));
+        let Post { slot, watch, counters, .. } = self.post;
+        let wanted = || wanted_by_any(&jobs);
+        slot.begin(jobs.iter().map(running));
+        jobs.iter().map(|job| job.deadline).max().into_iter().for_each(|last| watch.by(last));
+        let begun = Instant::now();
+        let mut turn = Turn::new(session, &wanted);
         let outcome = guarded(|| self.joined(&parts, &rows, &mut turn));
-        let ran = turn.into_runs();
+        let stopped = slot.end();
+        let (ran, took) = (turn.into_runs(), begun.elapsed());
         match outcome {
             Ok(Ok((outputs, run))) => {
                 self.answer_each(jobs, outputs, &rows, &run);
                 Together::Answered
             }
+            Ok(Err(Parted::Failed(Failure::Run(RunError::Stopped)))) if stopped => {
+                counters.stopped();
+                if let Some(first) = jobs.first() {
+                    first.place.stopped_after(took);
+                }
+                jobs.into_iter().for_each(|job| self.fail_stopped(job, &[], took));
+                Together::Answered
+            }
             Ok(Err(parted)) => {
-                self.post.counters.ran(&ran, now_ms());
+                counters.ran(&ran, now_ms());
                 self.parted(&parted, rows.iter().sum());
                 Together::Apart(jobs)
             }
@@ -148,6 +162,12 @@ impl Work<'_> {
             Parted::NotJoined(reason) => debug!(model = %id.name, %reason, "requests could not be joined"),
         }
     }
+}
+
+/// Whether the run of these calls is wanted: as long as one of them is.
+fn wanted_by_any(jobs: &[Job]) -> Result<(), Fault> {
+    let wanted = jobs.iter().map(still_wanted).find(Result::is_ok);
+    wanted.unwrap_or_else(|| jobs.first().map_or(Ok(()), still_wanted))
 }
 
 /// What the calls ask for; `None` when one of them does not bring the model's own tensors.

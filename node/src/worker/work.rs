@@ -56,7 +56,7 @@ impl Work<'_> {
         let Post { slot, watch, .. } = self.post;
         let begun = Instant::now();
         let still_wanted = || still_wanted(&job);
-        slot.begin(Running { cancelled: job.reply.cancelled(), deadline: job.deadline });
+        slot.begin([running(&job)]);
         watch.by(job.deadline);
         let mut turn = Turn::new(session, &still_wanted);
         let outcome = guarded(|| self.outputs(&job, &mut turn));
@@ -74,10 +74,7 @@ impl Work<'_> {
             Ok(Err(Failure::Run(RunError::Stopped))) if stopped => {
                 self.post.counters.stopped();
                 job.place.stopped_after(took);
-                let fault = still_wanted().err().unwrap_or_else(|| {
-                    Fault::new(FaultCode::Cancelled, "the caller cancelled the call while it ran")
-                });
-                self.fail(job, &fault, &runs, took);
+                self.fail_stopped(job, &runs, took);
                 Ok(())
             }
             Ok(Err(failure)) => {
@@ -158,6 +155,12 @@ impl Work<'_> {
         self.tell(job, fault, took);
     }
 
+    /// Answers a call whose run was stopped, because nobody waits for it any more.
+    pub(super) fn fail_stopped(self, job: Job, runs: &[Run], took: Duration) {
+        let fault = still_wanted(&job).err().unwrap_or_else(cancelled);
+        self.fail(job, &fault, runs, took);
+    }
+
     fn tell(self, mut job: Job, fault: &Fault, took: Duration) {
         let report = self.report(&mut job, &Ran { took, batch: 1 });
         job.reply.fail(fault, Some(&report));
@@ -176,10 +179,19 @@ impl Work<'_> {
     }
 }
 
+/// What the watch knows of a call that runs.
+pub(super) fn running(job: &Job) -> Running {
+    Running { cancelled: job.reply.cancelled(), deadline: job.deadline }
+}
+
+fn cancelled() -> Fault {
+    Fault::new(FaultCode::Cancelled, "the caller cancelled the call while it ran")
+}
+
 /// Whether anybody waits for the rest of a call that is being worked on.
-fn still_wanted(job: &Job) -> Result<(), Fault> {
+pub(super) fn still_wanted(job: &Job) -> Result<(), Fault> {
     if job.reply.cancelled().is_set() {
-        return Err(Fault::new(FaultCode::Cancelled, "the caller cancelled the call while it ran"));
+        return Err(cancelled());
     }
     if job.deadline <= Instant::now() {
         let text = "the time ran out while the call ran; what was left of it was not run";

@@ -125,3 +125,31 @@ async fn infer_calls_a_model_from_the_command_line() {
     let unknown = floor.lineside("door", &["infer", "subtract", "--input", "a=[1]"]).await;
     unknown.assert_failed(1, &["no model subtract", "add 1"]);
 }
+
+/// What ONNX Runtime leaves behind where its telemetry is on: an identity in the directory for temporary files.
+#[test]
+fn a_library_that_would_report_to_its_maker_leaves_no_trace() {
+    let home = tempfile::tempdir().unwrap();
+    let (models, temporary) = (home.path().join("models"), home.path().join("temporary"));
+    std::fs::create_dir_all(&models).unwrap();
+    std::fs::create_dir_all(&temporary).unwrap();
+    let add = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/repository/add/1/model.onnx");
+    std::fs::copy(add, models.join("add.onnx")).unwrap();
+    let done = std::process::Command::new(lineside_tests::lineside())
+        .args(["models", "check", "--run", "--onnxruntime"])
+        .arg(lineside_tests::library())
+        .arg(&models)
+        .env_remove("ORT_DISABLE_TELEMETRY")
+        .env("TMPDIR", &temporary)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(
+        done.status.success() && said.contains("READY"),
+        "{said} {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    let left: Vec<_> =
+        std::fs::read_dir(&temporary).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}

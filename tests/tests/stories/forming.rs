@@ -32,6 +32,24 @@ async fn node_and_gateway_in_one_process_are_one_member_and_serve() {
 }
 
 #[tokio::test]
+async fn a_machine_that_starts_alone_is_ready_when_its_models_are() {
+    let models = ["add", "echo", "slow-add"];
+    let mut floor = Floor::empty(&models).await;
+    floor.start(Plan::up("line")).await;
+    let mut http = floor.http("line");
+    eventually("the door is ready", PATIENCE, async || {
+        let answer = http.get("/v2/health/ready").await.map_err(|error| error.to_string())?;
+        if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
+    })
+    .await;
+    // Once: whoever waited for the door has no need to wait for them.
+    for model in models {
+        let answer = http.get(&format!("/v2/models/{model}/ready")).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+}
+
+#[tokio::test]
 async fn a_killed_node_stays_listed_and_comes_back_in_its_own_row() {
     let mut floor = Floor::with_nodes(["press", "weld"]).await;
     let before = floor.sees("door", "weld", "is alive", |row| row.state == "alive").await;

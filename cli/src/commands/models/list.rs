@@ -160,9 +160,13 @@ fn engine(text: &mut String, engine: &EngineInfo, slots: u32) {
         threads,
         batching: _,
         finding,
+        versions,
+        rows_max,
         priority_levels,
+        default_priority,
         cache_bytes_max,
         stateful,
+        sequence_idle_us: _,
         on_demand,
         warnings,
     } = engine;
@@ -173,12 +177,18 @@ fn engine(text: &mut String, engine: &EngineInfo, slots: u32) {
     let some = |bytes: u64| if bytes == 0 { String::new() } else { size(bytes) };
     line(text, 2, "memory", &some(*memory_bytes));
     line(text, 2, "cache", &some(*cache_bytes_max));
+    let priorities = match priority_levels {
+        0 => String::new(),
+        levels => format!("{levels}, {default_priority} where a request names none"),
+    };
+    line(text, 2, "priorities", &priorities);
     line(
         text,
         2,
-        "priorities",
-        &if *priority_levels == 0 { String::new() } else { priority_levels.to_string() },
+        "rows",
+        &if *rows_max == 0 { String::new() } else { format!("at most {rows_max} a request") },
     );
+    line(text, 2, "versions", &versions.as_ref().map(ToString::to_string).unwrap_or_default());
     line(text, 2, "sequences", if *stateful { "their state is kept here" } else { "" });
     line(text, 2, "on demand", if *on_demand { "loaded when it is asked for" } else { "" });
     line(text, 2, "files", &format!("{}, sha256 {sha256}", size(*file_bytes)));

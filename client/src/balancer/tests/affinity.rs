@@ -101,6 +101,20 @@ fn who_was_left_out_because_it_rests_is_named() {
 }
 
 #[test]
+fn a_session_begins_where_its_model_is_loaded_and_else_where_a_call_loads_it() {
+    let mut floor = Floor::with(["glue", "press", "weld"]);
+    let order = floor.order(SESSION);
+    let rest = |node: &mut Candidate| {
+        let Serves::Models(models) = &mut node.serves else { unreachable!() };
+        (models[0].state, models[0].on_demand) = (ModelState::Unavailable, true);
+    };
+    floor.change(&order[0], rest);
+    assert_eq!(floor.order(SESSION), [&order[1], &order[2], &order[0]].map(String::clone));
+    order[1..].iter().for_each(|name| floor.change(name, rest));
+    assert_eq!(floor.order(SESSION), order);
+}
+
+#[test]
 fn sessions_are_spread_over_the_nodes() {
     let floor = Floor::with(["glue", "paint", "press", "weld"]);
     let mut share = BTreeMap::<String, usize>::new();

@@ -757,10 +757,16 @@ pub struct ModelDynamicBatching {
     /// 0: all requests are equal.
     #[prost(uint64, tag = "4")]
     pub priority_levels: u64,
+    /// The priority of requests that name none.
+    #[prost(uint64, tag = "5")]
+    pub default_priority_level: u64,
 }
 /// The node keeps state between the requests of a sequence.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ModelSequenceBatching {
+    /// A sequence without a request for this long is forgotten.
+    #[prost(uint64, tag = "1")]
+    pub max_sequence_idle_microseconds: u64,
     #[prost(oneof = "model_sequence_batching::StrategyChoice", tags = "3")]
     pub strategy_choice: ::core::option::Option<model_sequence_batching::StrategyChoice>,
 }

@@ -16,7 +16,7 @@ pub(super) fn schemas() -> Value {
         "Parameters": {
             "type": "object",
             "description": "Reserved: priority, timeout (microseconds), sequence_id, sequence_start, sequence_end, \
-                            binary_data_output. Others reach the node.",
+                            sequence_state, binary_data_output. Others reach the node.",
             "additionalProperties": {"type": ["string", "number", "boolean"]},
         },
         "Data": {

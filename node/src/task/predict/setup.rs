@@ -6,7 +6,7 @@ use super::{ANSWERS_MAX, Answer, Boxes, Predictor};
 use crate::{
     settings::{BoxForm, Channels, Coordinates, Layout, Predict, Resize, Verdict, Wrong, nearest},
     task::{
-        fitting::{Fit, names, position},
+        fitting::{Fit, LABELS_BYTES_MAX, names, position},
         pixels::Elements,
         prediction::{Judge, Prediction},
     },
@@ -23,9 +23,6 @@ const PAD: [u8; 3] = [114; 3];
 
 /// Longest side of an input, in pixels: no model in the field takes more than half of it.
 const INPUT_SIDE_MAX: u32 = 4096;
-
-/// Largest file of labels, in bytes.
-const LABELS_BYTES_MAX: u64 = 1 << 20;
 
 /// Most labels: the largest set in the field has a fifth of it.
 const LABELS_MAX: usize = 100_000;

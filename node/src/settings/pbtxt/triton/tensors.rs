@@ -18,8 +18,13 @@ pub(super) fn tensor(
 ) -> Result<Option<DeclaredTensor>, Mistake> {
     let parts = field.message()?;
     once(parts, side, &["dims"])?;
-    let mut tensor =
-        DeclaredTensor { name: String::new(), line: field.line, datatype: None, dims: Some(Vec::new()) };
+    let mut tensor = DeclaredTensor {
+        name: String::new(),
+        line: field.line,
+        datatype: None,
+        dims: Some(Vec::new()),
+        labels_file: None,
+    };
     let mut dims = Vec::new();
     let mut is_reshaped = false;
     for part in parts {
@@ -35,9 +40,8 @@ pub(super) fn tensor(
                     format!("{side}.reshape is not read: requests have the model's own shape"),
                 );
             }
-            "label_filename" => {
-                let text = "output.label_filename is not read: labels are in [predict] of a model.toml (labels_file)";
-                config.warn(part.line, text);
+            "label_filename" if side == "output" => {
+                tensor.labels_file = Some(part.text()?.to_owned()).filter(|file| !file.is_empty());
             }
             "optional" | "is_shape_tensor" | "is_non_linear_format_io" | "allow_ragged_batch"
                 if !part.flag()? => {}

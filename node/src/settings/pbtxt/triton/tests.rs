@@ -23,7 +23,7 @@ fn a_usual_file_is_read_without_a_warning() {
         backend: "onnxruntime"
         max_batch_size: 8
         input [ { name: "picture" data_type: TYPE_FP32 format: FORMAT_NONE dims: [ 3, 224, 224 ] } ]
-        output [ { name: "scores", data_type: TYPE_FP32, dims: [ 5 ] } ]
+        output [ { name: "scores", data_type: TYPE_FP32, dims: [ 5 ] label_filename: "seams.txt" } ]
         dynamic_batching {
           preferred_batch_size: [ 8, 4 ]
           max_queue_delay_microseconds: 500
@@ -59,6 +59,7 @@ fn a_usual_file_is_read_without_a_warning() {
     assert_eq!(declared.inputs[0].datatype, Some(Datatype::Fp32));
     assert_eq!(declared.inputs[0].dims, Some(vec![3, 224, 224]));
     assert_eq!(declared.outputs[0].name, "scores");
+    assert_eq!(declared.outputs[0].labels_file.as_deref(), Some("seams.txt"));
 }
 
 #[test]
@@ -139,10 +140,7 @@ fn what_is_not_read_is_named() {
             "parameters { key: \"intra_op_thread_count\" value { string_value: \"0\" } }",
             "1: parameters: intra_op",
         ),
-        (
-            "output { name: \"a\" label_filename: \"x\" }",
-            "1: output.label_filename is not read: labels are in",
-        ),
+        ("input { name: \"a\" label_filename: \"x\" }", "1: input.label_filename is not read"),
         ("input { name: \"a\" reshape { shape: [] } }", "1: input.reshape is not read"),
         ("input { name: \"a\" format: FORMAT_NCHW }", "1: input.format is not read"),
         ("optimization { cuda { graphs: true } }", "1: optimization.cuda is not read"),
