@@ -59,7 +59,11 @@ struct Pinged {
     answered: u32,
     min_us: Option<u64>,
     avg_us: Option<u64>,
+    p99_us: Option<u64>,
     max_us: Option<u64>,
+    /// Of every answer, in microseconds: at most as many as can be asked for.
+    #[serde(skip)]
+    trips: Vec<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -69,16 +73,23 @@ impl Pinged {
         self.sent += 1;
         match result {
             Ok(trip) => {
-                let trip = u64::try_from(trip.as_micros()).unwrap_or(u64::MAX);
-                let before = u64::from(self.answered);
                 self.answered += 1;
-                self.min_us = Some(self.min_us.map_or(trip, |min| min.min(trip)));
-                self.max_us = Some(self.max_us.map_or(trip, |max| max.max(trip)));
-                let sum = self.avg_us.unwrap_or(0).saturating_mul(before).saturating_add(trip);
-                self.avg_us = Some(sum / (before + 1));
+                self.trips.push(u64::try_from(trip.as_micros()).unwrap_or(u64::MAX));
             }
             Err(error) => self.error = Some(error.to_string()),
         }
+    }
+
+    /// Once all are there.
+    fn sum_up(mut self) -> Self {
+        self.trips.sort_unstable();
+        let sum = self.trips.iter().fold(0, |sum: u64, trip| sum.saturating_add(*trip));
+        self.min_us = self.trips.first().copied();
+        self.avg_us = sum.checked_div(self.trips.len() as u64);
+        // The smallest that 99 of 100 do not exceed.
+        self.p99_us = self.trips.get((self.trips.len() * 99).div_ceil(100).saturating_sub(1)).copied();
+        self.max_us = self.trips.last().copied();
+        self
     }
 }
 
@@ -88,7 +99,7 @@ async fn ping(client: &Client, rows: &[MemberRow], row: &MemberRow, count: u32) 
     // The first one connects, which is no round trip.
     if let Err(error) = client.ping(row.node).await {
         pinged.add(Err(error));
-        return pinged;
+        return pinged.sum_up();
     }
     for _ in 0..count {
         pinged.add(client.ping(row.node).await);
@@ -96,7 +107,7 @@ async fn ping(client: &Client, rows: &[MemberRow], row: &MemberRow, count: u32) 
             break;
         }
     }
-    pinged
+    pinged.sum_up()
 }
 
 /// All answered, some did, or nobody.
@@ -110,8 +121,8 @@ fn exit(pinged: &[Pinged]) -> Exit {
 }
 
 fn table(pinged: &[Pinged]) -> Table {
-    let mut table = Table::new(["NODE", "ADDR", "SENT", "ANSWERED", "MIN", "AVG", "MAX", "REASON"])
-        .right([2, 3, 4, 5, 6]);
+    let mut table = Table::new(["NODE", "ADDR", "SENT", "ANSWERED", "MIN", "AVG", "P99", "MAX", "REASON"])
+        .right([2, 3, 4, 5, 6, 7]);
     for member in pinged {
         let time = |time: Option<u64>| time.map(time_us).unwrap_or_default();
         table.row([
@@ -121,6 +132,7 @@ fn table(pinged: &[Pinged]) -> Table {
             member.answered.to_string(),
             time(member.min_us),
             time(member.avg_us),
+            time(member.p99_us),
             time(member.max_us),
             member.error.clone().unwrap_or_default(),
         ]);
@@ -136,14 +148,17 @@ mod tests {
         let mut pinged =
             Pinged { name: "press".to_owned(), address: "10.0.0.7:7443".to_owned(), ..Pinged::default() };
         trips.iter().for_each(|trip| pinged.add(Ok(Duration::from_micros(*trip))));
-        pinged
+        pinged.sum_up()
     }
 
     #[test]
     fn round_trips_are_summed_up() {
         let text = table(&[pinged(&[300, 100, 200])]).to_string();
         let row: Vec<_> = text.lines().nth(1).unwrap().split_whitespace().collect();
-        assert_eq!(row, ["press", "10.0.0.7:7443", "3", "3", "100us", "200us", "300us", "-"]);
+        assert_eq!(row, ["press", "10.0.0.7:7443", "3", "3", "100us", "200us", "300us", "300us", "-"]);
+        let many: Vec<_> = (1..=200).collect();
+        assert_eq!((pinged(&many).p99_us, pinged(&many).avg_us), (Some(198), Some(100)));
+        assert_eq!((pinged(&[]).p99_us, pinged(&[]).avg_us), (None, None));
     }
 
     #[test]
