@@ -22,6 +22,10 @@ pub const TABLE: &[(&str, &[Role])] = &[
     (method::MODELS_LOAD, &[Node, Gateway, Admin]),
     (method::MODELS_UNLOAD, &[Node, Gateway, Admin]),
     (method::MEMBER_STATE, &[Node, Gateway, Admin]),
+    // Beside admins only the member itself, by a command on its own machine: checked where it is served.
+    (method::MEMBER_DRAIN, &[Node, Gateway, Admin]),
+    (method::MEMBER_CORDON, &[Node, Gateway, Admin]),
+    (method::MEMBER_UNDRAIN, &[Node, Gateway, Admin]),
     (method::CLUSTER_MEMBERS, EVERYBODY),
     (method::CLUSTER_WATCH, EVERYBODY),
     (method::CLUSTER_STATUS, EVERYBODY),

@@ -37,8 +37,10 @@ pub struct Candidate {
     pub address: SocketAddr,
     /// What the cluster thinks of it.
     pub standing: Standing,
-    /// Whether it takes no new work.
+    /// Whether it takes no new work: it is leaving, or an operator keeps work from it.
     pub draining: bool,
+    /// How much work it is to get beside others, in percent of its share by what it can do; 0 counts as 1.
+    pub weight: u16,
     /// Counts its starts. A larger one is a new process, which is not blamed for the old one's failures.
     pub epoch: u64,
     /// Calls that it can run at once: its weight. 0 counts as 1.

@@ -77,7 +77,7 @@ mod testing;
 mod transport;
 
 pub use answer::{Answer, AnswerError, Output};
-pub use balancer::{Balancer, Balancing, Lease, NoLease, Outcome, PeerStatistics};
+pub use balancer::{Balancer, Balancing, Lease, NoLease, Outcome, PeerStatistics, Policy};
 pub use budget::Budget;
 pub use call::{CallError, InferCall, InferReply};
 pub use candidate::{Candidate, Served, Serves, Wanted};
@@ -85,7 +85,8 @@ pub use client::{Client, ConnectError, IntoToken, Join, JoinFailure};
 pub use element::Element;
 pub use enrol::{EnrolFailure, TokenFate, Tried, TryError, enrol};
 pub use identity::{ClientIdentity, IntoIdentity};
-pub use pool::{AskError, Pool};
+
+pub use pool::{AskError, Pool, Tries};
 pub use request::{InferRequest, ParameterValue};
 pub use roster::Roster;
 pub use transport::Transport;

@@ -12,7 +12,9 @@ use std::{num::NonZeroU8, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use lineside_mesh::{CallFailure, Destination, Outbound, Reply};
-use lineside_wire::{CallContext, Executed, InferResult, LoadReport, NodeId, RunReport, decode_part, method};
+use lineside_wire::{
+    CallContext, Executed, InferResult, LoadReport, ModelName, NodeId, RunReport, decode_part, method,
+};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{Instrument, debug, debug_span};
 
@@ -37,8 +39,30 @@ pub struct Pool<T> {
     transport: T,
     balancer: Arc<Balancer>,
     budget: Arc<Budget>,
-    attempts_max: NonZeroU8,
+    tries: Tries,
 }
+
+/// How often one call is tried, and when before it has failed.
+#[derive(Clone, Debug)]
+pub struct Tries {
+    /// Tries of one call, the first included; 1 turns failover off. Of tries that may have run a model, two are the most,
+    /// whatever is set here.
+    pub attempts_max: NonZeroU8,
+    /// A peer that has calls and sends no packet at all for so long has stalled: its calls are tried elsewhere, too, before
+    /// QUIC knows whether it is gone. `None` waits for QUIC.
+    pub stall_after: Option<Duration>,
+    /// Models whose slowest calls are tried a second time before they have failed.
+    pub hedge: Vec<ModelName>,
+}
+
+impl Default for Tries {
+    fn default() -> Self {
+        Self { attempts_max: ATTEMPTS_MAX, stall_after: Some(STALL_AFTER), hedge: Vec::new() }
+    }
+}
+
+/// On a LAN a live peer acknowledges within milliseconds; this bears several lost packets in a row.
+const STALL_AFTER: Duration = Duration::from_millis(250);
 
 /// How a try ended.
 enum Try {
@@ -51,15 +75,14 @@ impl<T: Transport> Pool<T> {
     /// A pool whose peers are the balancer's candidates.
     ///
     /// Pools of one process share balancer and budget, so that each knows what the others have in flight.
-    pub const fn new(transport: T, balancer: Arc<Balancer>, budget: Arc<Budget>) -> Self {
-        Self { transport, balancer, budget, attempts_max: ATTEMPTS_MAX }
+    pub fn new(transport: T, balancer: Arc<Balancer>, budget: Arc<Budget>) -> Self {
+        Self { transport, balancer, budget, tries: Tries::default() }
     }
 
-    /// The same pool, with this many tries for one call, the first one included; three when it is not set. 1 turns
-    /// failover off. More than two never run a model, whatever is set here: of tries that may have, two are the most.
+    /// The same pool, with other rules for repeating.
     #[must_use]
-    pub const fn with_attempts_max(mut self, attempts_max: NonZeroU8) -> Self {
-        self.attempts_max = attempts_max;
+    pub fn with_tries(mut self, tries: Tries) -> Self {
+        self.tries = tries;
         self
     }
 
@@ -83,7 +106,7 @@ impl<T: Transport> Pool<T> {
     /// No peer could answer in time; the error says why, and whether the model may have run.
     pub async fn infer(&self, call: InferCall) -> Result<InferReply, CallError> {
         self.budget.called(Instant::now().into_std());
-        let mut history = History::new(&call.context, self.attempts_max);
+        let mut history = History::new(&call.context, self.tries.attempts_max);
         let mut may_return = false;
         loop {
             let now = Instant::now();

@@ -103,7 +103,8 @@ impl Roster {
         if nodes.is_empty() {
             return Err("no node has been found yet; is one running, on this network?".to_owned());
         }
-        let mut open = nodes.iter().filter(|(row, node)| standing(row).is_present() && !node.draining);
+        let mut open =
+            nodes.iter().filter(|(row, node)| standing(row).is_present() && !node.draining && !node.cordoned);
         let Some((_, first)) = open.clone().next() else {
             return Err(format!("none of the {} known nodes is alive and takes work", nodes.len()));
         };
@@ -161,7 +162,8 @@ fn candidate(row: &MemberRow, member: &MemberState) -> Candidate {
         name: member.name.as_str().into(),
         address: row.address,
         standing: standing(row),
-        draining: member.draining,
+        draining: member.draining || member.cordoned,
+        weight: member.weight,
         epoch: member.epoch,
         slots: 1,
         load: Some(LoadReport::default()),
@@ -207,6 +209,7 @@ fn merge(rows: &[MemberRow]) -> Vec<ModelInfo> {
 fn as_seen(row: &MemberRow, node: &MemberState, model: &ModelInfo) -> ModelInfo {
     let why_not = match standing(row) {
         Standing::Alive | Standing::Suspect if node.draining => Some(format!("{} is leaving", node.name)),
+        Standing::Alive | Standing::Suspect if node.cordoned => Some(format!("{} is cordoned", node.name)),
         Standing::Alive | Standing::Suspect => None,
         Standing::Down | Standing::Left | Standing::Revoked => Some(format!("{} is down", node.name)),
     };

@@ -387,6 +387,7 @@ impl Gossip {
             sequence: self.publisher.publish(heard, now),
             revision: self.own.revision,
             draining: self.own.draining,
+            cordoned: self.own.cordoned,
             leaving: self.leaving != Leaving::No,
             door: self.own.door,
             load: self.own.load,

@@ -51,7 +51,7 @@
 //! # ) -> Result<(), DiscoveryError> {
 //! let opened = Discovery::open(DiscoveryConfig {
 //!     cluster,
-//!     pace: Pace::Lan,
+//!     pace: Pace::LAN,
 //!     seeds: vec![([192, 168, 1, 20], 7443).into()],
 //!     mdns: Some(MdnsConfig::default()),
 //!     state_dir: "/var/lib/lineside/discovery".into(),
@@ -66,6 +66,8 @@
 //! # Ok(())
 //! # }
 //! ```
+
+use std::{num::NonZeroU8, time::Duration};
 
 mod carrier;
 mod codec;
@@ -109,11 +111,40 @@ pub const MEMBERS_MAX: usize = 256;
 pub const PACKET_BYTES_MAX: usize = 1100;
 
 /// How eagerly members watch each other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Pace {
+///
+/// | here | in SWIM |
+/// |---|---|
+/// | [`interval`](Pace::interval) | probe period: each member asks one other whether it is there |
+/// | [`timeout`](Pace::timeout) | probe round trip: after it, three others are asked to ask |
+/// | [`retries`](Pace::retries) | for so many intervals a member that did not answer is only suspected, and can object |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Between two probes of one member.
+    pub interval: Duration,
+    /// How long an answer may take; less than half of the interval leaves the indirect probes their time.
+    pub timeout: Duration,
+    /// Intervals that a suspect has to object, before it counts as down.
+    pub retries: NonZeroU8,
+}
+
+impl Pace {
     /// Any LAN.
-    #[default]
-    Lan,
+    pub const LAN: Self = Self {
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_millis(500),
+        retries: NonZeroU8::new(4).expect("4 is not 0"),
+    };
+
     /// Dedicated wired machines.
-    Fast,
+    pub const FAST: Self = Self {
+        interval: Duration::from_millis(500),
+        timeout: Duration::from_millis(150),
+        retries: NonZeroU8::new(5).expect("5 is not 0"),
+    };
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self::LAN
+    }
 }

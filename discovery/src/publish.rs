@@ -33,7 +33,8 @@ impl Publisher {
     /// Weighs a change of our state.
     pub(crate) fn changed(&mut self, old: &MemberState, new: &MemberState) {
         // A new trust list is loud: whoever was revoked in it is to be gone everywhere within seconds.
-        let loud = |state: &MemberState| (state.draining, state.door, state.epoch, state.trust);
+        let loud =
+            |state: &MemberState| (state.draining, state.cordoned, state.door, state.epoch, state.trust);
         let wanted = if loud(old) != loud(new) {
             Wanted::Now
         } else if old.load != new.load {

@@ -40,7 +40,9 @@ pub(crate) fn state_of(n: u8, epoch: u64) -> MemberState {
         epoch,
         revision: 0,
         draining: false,
-        load: LoadReport { running: 0, queued: 0, slots: 4 },
+        cordoned: false,
+        weight: 100,
+        load: LoadReport { running: 0, queued: 0, slots: 4, limit: 0, call_us: 0 },
         models: vec![],
         certificate_expires: 0,
         certificate_generation: 1,
@@ -149,7 +151,7 @@ impl Floor {
             flights: Timers::new(),
             links: Vec::new(),
             far: BTreeSet::new(),
-            pace: Pace::Lan,
+            pace: Pace::LAN,
         }
     }
 

@@ -55,10 +55,10 @@ fn a_killed_member_is_down_for_all_in_time() {
     // Four seconds are the suspicion's. Until somebody's turn comes to probe the dead one, a few more periods can
     // pass among ten: nine members choose by lot. Of these seeds the unluckiest needs 9.7 s.
     for (pace, loss, count, seconds) in [
-        (Pace::Lan, 0.0, 3, 8),
-        (Pace::Lan, 0.0, 10, 10),
-        (Pace::Lan, 0.05, 10, 10),
-        (Pace::Fast, 0.0, 10, 6),
+        (Pace::LAN, 0.0, 3, 8),
+        (Pace::LAN, 0.0, 10, 10),
+        (Pace::LAN, 0.05, 10, 10),
+        (Pace::FAST, 0.0, 10, 6),
     ] {
         for seed in SEEDS {
             let mut floor = Floor::new(seed, loss);
@@ -253,7 +253,7 @@ fn invented_members_cannot_make_the_list_longer_than_its_limit() {
 fn load_reaches_everybody_and_late_joiners_too() {
     for seed in SEEDS {
         let mut floor = Floor::formed(5, seed, 0.0);
-        let busy = LoadReport { running: 4, queued: 7, slots: 4 };
+        let busy = LoadReport { running: 4, queued: 7, slots: 4, limit: 0, call_us: 0 };
         floor.change(2, |own| own.load = busy);
         let knows = |floor: &Floor| {
             floor.running().all(|m| m.view.member(node(2)).is_some_and(|member| member.load == busy))
@@ -326,6 +326,7 @@ fn a_forged_summary_lives_until_its_owners_next_word() {
         sequence: u64::MAX / 2,
         revision: u64::MAX,
         draining: true,
+        cordoned: false,
         leaving: false,
         door: false,
         load: LoadReport::default(),

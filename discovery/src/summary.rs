@@ -16,7 +16,7 @@ use crate::{MEMBERS_MAX, identity::Identity};
 const SUMMARY_KIND: u8 = 1;
 
 /// Kind, node, epoch, sequence, revision, flags, load, digest, trust.
-const SUMMARY_BYTES: usize = 1 + 16 + 8 + 8 + 8 + 1 + 12 + 8 + 16;
+const SUMMARY_BYTES: usize = 1 + 16 + 8 + 8 + 8 + 1 + 20 + 8 + 16;
 
 /// Largest broadcast of any kind: several must fit one packet.
 pub(crate) const BROADCAST_BYTES_MAX: usize = 512;
@@ -24,6 +24,7 @@ pub(crate) const BROADCAST_BYTES_MAX: usize = 512;
 const FLAG_DRAINING: u8 = 1;
 const FLAG_LEAVING: u8 = 2;
 const FLAG_DOOR: u8 = 4;
+const FLAG_CORDONED: u8 = 8;
 
 /// One member's own words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub(crate) struct MemberSummary {
     /// The revision of the member's state that this summarises.
     pub(crate) revision: u64,
     pub(crate) draining: bool,
+    /// Kept from new work by an operator.
+    pub(crate) cordoned: bool,
     /// Said once, at the very end: a member that goes down after this has left, it has not failed.
     pub(crate) leaving: bool,
     pub(crate) door: bool,
@@ -68,11 +71,14 @@ impl MemberSummary {
         bytes.put_u8(
             flag(self.draining, FLAG_DRAINING)
                 | flag(self.leaving, FLAG_LEAVING)
-                | flag(self.door, FLAG_DOOR),
+                | flag(self.door, FLAG_DOOR)
+                | flag(self.cordoned, FLAG_CORDONED),
         );
         bytes.put_u32(self.load.running);
         bytes.put_u32(self.load.queued);
         bytes.put_u32(self.load.slots);
+        bytes.put_u32(self.load.limit);
+        bytes.put_u32(self.load.call_us);
         bytes.put_u64(self.digest);
         bytes.put_u64(self.trust.number);
         bytes.put_u64(self.trust.hash);
@@ -93,16 +99,23 @@ impl MemberSummary {
         bytes.copy_to_slice(&mut node);
         let (epoch, sequence, revision) = (bytes.get_u64(), bytes.get_u64(), bytes.get_u64());
         let flags = bytes.get_u8();
-        if flags & !(FLAG_DRAINING | FLAG_LEAVING | FLAG_DOOR) != 0 {
+        if flags & !(FLAG_DRAINING | FLAG_LEAVING | FLAG_DOOR | FLAG_CORDONED) != 0 {
             return Err(InvalidSummary::Flags(flags));
         }
-        let load = LoadReport { running: bytes.get_u32(), queued: bytes.get_u32(), slots: bytes.get_u32() };
+        let load = LoadReport {
+            running: bytes.get_u32(),
+            queued: bytes.get_u32(),
+            slots: bytes.get_u32(),
+            limit: bytes.get_u32(),
+            call_us: bytes.get_u32(),
+        };
         Ok(Some(Self {
             node: NodeId::from_bytes(node),
             epoch,
             sequence,
             revision,
             draining: flags & FLAG_DRAINING != 0,
+            cordoned: flags & FLAG_CORDONED != 0,
             leaving: flags & FLAG_LEAVING != 0,
             door: flags & FLAG_DOOR != 0,
             load,
@@ -300,6 +313,7 @@ mod tests {
             sequence,
             revision: 0,
             draining: false,
+            cordoned: false,
             leaving: false,
             door: false,
             load: LoadReport::default(),
@@ -317,9 +331,10 @@ mod tests {
                 sequence: numbers.1,
                 revision: numbers.2,
                 draining: flags.0,
+                cordoned: flags.0,
                 leaving: flags.1,
                 door: flags.2,
-                load: LoadReport { running: load.0, queued: load.1, slots: load.2 },
+                load: LoadReport { running: load.0, queued: load.1, slots: load.2, limit: 0, call_us: 0 },
                 digest: numbers.3,
                 trust: TrustStamp { number: numbers.4, hash: numbers.5 },
             },
@@ -331,8 +346,9 @@ mod tests {
         // docs/PROTOCOL.md, 11: other programs read these bytes.
         let summary = MemberSummary {
             draining: true,
+            cordoned: false,
             door: true,
-            load: LoadReport { running: 1, queued: 2, slots: 3 },
+            load: LoadReport { running: 1, queued: 2, slots: 3, limit: 0, call_us: 0 },
             digest: 0x0d0d,
             trust: TrustStamp { number: 7, hash: 0x0abc },
             ..summary(WELD, 5, 9)
@@ -415,7 +431,7 @@ mod tests {
         for changed in other_models.iter().chain(&others) {
             assert_ne!(state_digest(changed), digest, "{changed:?}");
         }
-        let load = LoadReport { running: 9, queued: 9, slots: 9 };
+        let load = LoadReport { running: 9, queued: 9, slots: 9, limit: 0, call_us: 0 };
         let trust = TrustStamp { number: 9, hash: 9 };
         let fast = MemberState { load, trust, draining: true, door: true, revision: 9, epoch: 9, ..state };
         assert_eq!(state_digest(&fast), digest);

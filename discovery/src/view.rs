@@ -26,8 +26,10 @@ pub struct Member {
     pub state: Option<MemberState>,
     /// Its newest load, by gossip or by its own state.
     pub load: LoadReport,
-    /// Whether it takes no new work.
+    /// Whether it takes no new work, because it is leaving.
     pub draining: bool,
+    /// Whether an operator keeps new work from it.
+    pub cordoned: bool,
     /// When this process last had evidence that it lives.
     pub seen: Instant,
     /// Counts its lives.
@@ -46,7 +48,7 @@ impl Member {
     /// A caller's own evidence about the member comes on top.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        self.standing.is_present() && self.state.is_some() && !self.draining
+        self.standing.is_present() && self.state.is_some() && !self.draining && !self.cordoned
     }
 }
 
@@ -130,6 +132,7 @@ impl Roster {
             state: Some(own.clone()),
             load: own.load,
             draining: own.draining,
+            cordoned: own.cordoned,
             seen: now,
             epoch: own.epoch,
             trust: own.trust,
@@ -166,6 +169,7 @@ impl Roster {
                 state,
                 load: LoadReport::default(),
                 draining: false,
+                cordoned: false,
                 seen: now,
                 epoch: identity.epoch,
                 trust: TrustStamp::default(),
@@ -177,7 +181,7 @@ impl Roster {
         let same_life = (row.epoch, row.address) == (identity.epoch, identity.address);
         if same_life
             && row.standing == standing
-            && newest(row, summary) == (row.load, row.draining, row.trust)
+            && newest(row, summary) == (row.load, row.draining, row.cordoned, row.trust)
         {
             return Change::None; // By far the most frequent case: nothing is copied for it.
         }
@@ -273,23 +277,25 @@ pub(crate) enum Life {
 
 /// The row with the newest of what its state and its summary say.
 fn refreshed(mut row: Member, summary: Option<&MemberSummary>) -> Member {
-    (row.load, row.draining, row.trust) = newest(&row, summary);
+    (row.load, row.draining, row.cordoned, row.trust) = newest(&row, summary);
     row
 }
 
-/// Load, draining and trust, from whichever of summary and state is of the later revision. Both are the owner's words.
-fn newest(row: &Member, summary: Option<&MemberSummary>) -> (LoadReport, bool, TrustStamp) {
+/// Load, draining, cordon and trust, from whichever of summary and state is of the later revision. Both are the owner's words.
+fn newest(row: &Member, summary: Option<&MemberSummary>) -> (LoadReport, bool, bool, TrustStamp) {
     let state = row.state.as_ref().filter(|state| state.epoch == row.epoch);
     let summary = summary.filter(|summary| state.is_none_or(|state| state.revision <= summary.revision));
     match (summary, state) {
-        (Some(summary), _) => (summary.load, summary.draining, summary.trust),
-        (None, Some(state)) => (state.load, state.draining, state.trust),
-        (None, None) => (LoadReport::default(), false, TrustStamp::default()),
+        (Some(summary), _) => (summary.load, summary.draining, summary.cordoned, summary.trust),
+        (None, Some(state)) => (state.load, state.draining, state.cordoned, state.trust),
+        (None, None) => (LoadReport::default(), false, false, TrustStamp::default()),
     }
 }
 
 fn difference(old: &Member, new: &Member) -> Change {
-    let loud = |row: &Member| (row.address, row.standing, row.draining, row.epoch, row.trust, row.double);
+    let loud = |row: &Member| {
+        (row.address, row.standing, row.draining, row.cordoned, row.epoch, row.trust, row.double)
+    };
     if loud(old) != loud(new) || !same_but_load(old.state.as_ref(), new.state.as_ref()) {
         Change::Major
     } else if old.load != new.load || old.seen != new.seen {
@@ -331,7 +337,9 @@ mod tests {
             epoch,
             revision,
             draining: false,
-            load: LoadReport { running: 1, queued: 0, slots: 4 },
+            cordoned: false,
+            weight: 100,
+            load: LoadReport { running: 1, queued: 0, slots: 4, limit: 0, call_us: 0 },
             models: vec![],
             certificate_expires: 0,
             certificate_generation: 1,
@@ -347,9 +355,10 @@ mod tests {
             sequence: 1,
             revision,
             draining: false,
+            cordoned: false,
             leaving: false,
             door: false,
-            load: LoadReport { running: 3, queued: 2, slots: 4 },
+            load: LoadReport { running: 3, queued: 2, slots: 4, limit: 0, call_us: 0 },
             digest: state_digest(&state(WELD, epoch, revision)),
             trust: TrustStamp::default(),
         }

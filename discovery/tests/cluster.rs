@@ -201,7 +201,7 @@ fn a_state_directory_that_cannot_be_made_is_named() {
     std::fs::write(home.path().join("file"), "").unwrap();
     let config = DiscoveryConfig {
         cluster: CLUSTER,
-        pace: Pace::Lan,
+        pace: Pace::LAN,
         seeds: vec![],
         mdns: None,
         state_dir: home.path().join("file").join("state"),
@@ -282,7 +282,7 @@ async fn load_and_draining_reach_the_others_and_the_newest_state_wins() {
     let [first, second] = [1, 2].map(|n| floor.start(n, BY_FIRST));
     first.sees_usable(2).await;
     for running in 1..=100 {
-        let load = LoadReport { running, queued: 0, slots: 4 };
+        let load = LoadReport { running, queued: 0, slots: 4, limit: 0, call_us: 0 };
         second.discovery.own(MemberState { revision: running.into(), load, ..state(2, 0) });
     }
     first.sees("the last load", |view| view.member(node(2)).is_some_and(|m| m.load.running == 100)).await;

@@ -171,7 +171,10 @@ mod tests {
     use super::*;
 
     fn report() -> RunReport {
-        let (node, load) = (NodeId::from_bytes([1; 16]), LoadReport { running: 0, queued: 0, slots: 1 });
+        let (node, load) = (
+            NodeId::from_bytes([1; 16]),
+            LoadReport { running: 0, queued: 0, slots: 1, limit: 0, call_us: 0 },
+        );
         RunReport { node, load, queue_us: 250, run_us: 1_500, attempts: 3, batch: 8 }
     }
 

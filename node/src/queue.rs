@@ -131,6 +131,8 @@ impl Queue {
             running: count(&self.running),
             queued: count(&self.waiting),
             slots: u32::try_from(self.slots).unwrap_or(u32::MAX),
+            limit: 0,
+            call_us: 0,
         }
     }
 

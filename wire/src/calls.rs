@@ -33,6 +33,12 @@ pub mod method {
     pub const MODELS_STATISTICS: &str = "models.statistics";
     /// What a member says of itself: [`MemberState`](super::MemberState).
     pub const MEMBER_STATE: &str = "member.state";
+    /// Finishes what runs here, takes nothing new, leaves the cluster and ends: as SIGTERM. `{}` to `{}`, at once.
+    pub const MEMBER_DRAIN: &str = "member.drain";
+    /// Takes no new work here, until `member.undrain`, a new start included. `{}` to `{}`.
+    pub const MEMBER_CORDON: &str = "member.cordon";
+    /// Takes work again. `{}` to `{}`.
+    pub const MEMBER_UNDRAIN: &str = "member.undrain";
     /// The members as this one sees them: [`MembersResult`](super::MembersResult).
     pub const CLUSTER_MEMBERS: &str = "cluster.members";
     /// The same as a streamed result: one [`MembersResult`](super::MembersResult) at once and one at each change, until
@@ -77,9 +83,18 @@ pub struct CallContext {
     /// Calls of one session belong to one node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
+    /// Calls with the same key go to the same node while it has room, so that what it keeps in its caches is used again.
+    /// Unlike a session it is a wish: nothing is lost when another node answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<String>,
 }
 
 fn is_zero(number: &u8) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_none(number: &u32) -> bool {
     *number == 0
 }
 
@@ -100,6 +115,14 @@ pub struct LoadReport {
     pub queued: u32,
     /// Calls that can run at once: the node's weight.
     pub slots: u32,
+    /// Calls that it takes at once, those that wait included; 0 where it does not say. The node moves it with what it
+    /// measures.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub limit: u32,
+    /// Time of one call on one slot, in microseconds, on average over what it ran lately; 0 where it does not know yet. A
+    /// run that answers several calls counts as its part of each.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub call_us: u32,
 }
 
 /// Who answered a call, and how long it took there.
@@ -121,6 +144,15 @@ pub struct RunReport {
     /// Rows that ran together with this call's; 1 where the node did not join it with others.
     #[serde(default = "one_row", skip_serializing_if = "is_one")]
     pub batch: u32,
+}
+
+const fn whole() -> u16 {
+    100
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_whole(percent: &u16) -> bool {
+    *percent == 100
 }
 
 fn one() -> u8 {
@@ -318,6 +350,12 @@ pub struct MemberState {
     /// Whether it is leaving.
     #[serde(default)]
     pub draining: bool,
+    /// Whether an operator keeps new work from it: it stays a member, and finishes what it has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cordoned: bool,
+    /// How much work it is to get beside others of its kind, in percent: 100 is its share by what it can do, 50 half of it.
+    #[serde(default = "whole", skip_serializing_if = "is_whole")]
+    pub weight: u16,
     /// How much it has to do.
     #[serde(default)]
     pub load: LoadReport,

@@ -42,6 +42,8 @@ impl Member {
             epoch: 1,
             revision: 0,
             draining: false,
+            cordoned: false,
+            weight: 100,
             load: LoadReport::default(),
             models: Vec::new(),
             certificate_expires: 0,
@@ -90,7 +92,7 @@ impl Service for Answers {
             .expect("as many bytes as the shape says");
         let (outputs, payload) = join_tensors(&[output]);
         let result = InferResult { model, version: ModelVersion(1), outputs, parameters: Parameters::new() };
-        let load = LoadReport { running: 0, queued: 0, slots: 1 };
+        let load = LoadReport { running: 0, queued: 0, slots: 1, limit: 0, call_us: 0 };
         let report = RunReport { node: self.node, load, queue_us: 1, run_us: 1, attempts: 1, batch: 1 };
         call.reply.answer(&result, Some(&report), payload);
         Served::Done

@@ -43,6 +43,19 @@ const SETTLES: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::
 /// Times between two looks at a repository, and times for the trial of a model.
 const POLLS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
+/// Times between two probes of members. Below, the probes alone would keep small machines busy; above, a dead machine stays
+/// in the list for minutes.
+const PROBES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
+
+/// Times for the answer to a probe.
+const PROBE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_secs(30);
+
+/// Times without a packet of a node that owes some. Below, one lost packet would count; above, QUIC is sooner.
+const STALLS: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(10);
+
+/// Times that a node gets no requests.
+const EJECTS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+
 /// Least memory for models: less is a mistake in the unit.
 const MEMORY_MIN: u64 = 1 << 20;
 
@@ -131,6 +144,21 @@ network interface, is not the one they reach: several networks, containers, port
     member.preset: "\"lan\" or \"fast\"";
     "How soon a silent member is given up: \"lan\" bears busy machines and wireless links, \"fast\"
 notices a dead machine sooner and costs a false alarm now and then on a loaded one."
+    member.probe_interval: "a time from 100ms to 1m, for example \"1s\", or \"auto\"",
+        if |time: &Option<Duration>| time.is_none_or(|time| PROBES.contains(&time));
+    "The heartbeat's interval: how often each member asks another one whether it is there. \"auto\" is the
+preset's: 1s with \"lan\", 500ms with \"fast\". Shorter notices sooner and costs packets."
+    member.probe_timeout: "a time from 20ms to 30s, for example \"500ms\", or \"auto\"",
+        if |time: &Option<Duration>| time.is_none_or(|time| PROBE_TIMEOUTS.contains(&time));
+    "The heartbeat's timeout: how long the answer may take before three others are asked to ask, too. At
+most half of the interval. \"auto\" is the preset's: 500ms with \"lan\", 150ms with \"fast\"."
+    member.probe_retries: "a whole number from 1 to 60, or \"auto\"",
+        if |retries: &Option<std::num::NonZeroU8>| retries.is_none_or(|n| n.get() <= 60);
+    "The heartbeat's retries: for so many intervals a member that did not answer is only suspected and
+can object. \"auto\" is the preset's: 4 with \"lan\", 5 with \"fast\"."
+    member.drain_within: "a time from 1s to 1h, for example \"30s\"", if |time| POLLS.contains(time);
+    "How long a member that is told to end, by SIGTERM or `lineside drain`, finishes what runs. Keep it
+above the longest deadline; a supervisor must wait longer than this before it kills."
     node.models: "a directory, or \"auto\"";
     "The model repository: <models>/<name>/<version>/model.onnx or <models>/<name>.onnx.
 \"auto\" is the folder models in the data directory."
@@ -140,6 +168,12 @@ cores makes every call slower; each session holds its own copy of the model's wo
     node.queue_max: "a whole number from 1 to 65536", if |queue| queue.get() <= 65_536;
     "Calls that may wait on this node. Beyond, it answers \"busy\" at once and the call moves on.
 A longer queue turns refusals into waiting, and holds the waiting calls' tensors in memory."
+    node.weight: "a whole number from 1 to 1000", if |weight| weight.get() <= 1_000;
+    "Its share of the work, in percent of what it would get by what it can do: 50 halves it, for a
+machine that has other things to do."
+    node.adaptive: "true or false";
+    "Whether the number of calls that this node takes at once follows from the waiting times that it
+measures, between its sessions and queue_max. Without it, queue_max alone decides."
     node.onnxruntime: "the path of an ONNX Runtime library, or \"auto\"";
     "The ONNX Runtime library. \"auto\" looks for it; `lineside runtime show` tells where."
     node.control: "\"watch\", \"poll\" or \"explicit\"";
@@ -149,7 +183,8 @@ looks again and again (for NFS, which tells nothing), \"explicit\" loads and unl
     "With \"watch\": how long nothing may change before a change is loaded. A file that is being copied
 changes all the time; copy and rename it, and less is enough."
     node.poll_interval: "a time from 1s to 1h, for example \"10s\"", if |time| POLLS.contains(time);
-    "With \"poll\": how often to look. A change is loaded when a second look, a second later, finds no other."
+    "With \"poll\": how often to look. A change is loaded when a second look, a second later, finds no
+other."
     node.load: "a list of at most 64 models, for example [\"add\"], or \"auto\"",
         if |models: &Option<Vec<String>>| models.as_ref().is_none_or(|models| is_models(models));
     "With \"explicit\": the models that are loaded at the start. \"auto\" is all that the repository holds."
@@ -161,7 +196,8 @@ changes all the time; copy and rename it, and less is enough."
 for the longest are unloaded; they come back at their next request."
     node.trial: "true or false";
     "Whether a model is first loaded and run in a process of its own, so that one that crashes, takes all
-memory or never ends takes nothing else with it. Without it, what is wrong with a model hits the node."
+memory or never ends takes nothing else with it. Without it, what is wrong with a model hits the
+node."
     node.trial_time_max: "a time from 1s to 1h, for example \"2m\"", if |time| POLLS.contains(time);
     "Longest time of such a trial: loading, warm-up and measurement."
     node.trial_memory_max: "a size from 256MiB, for example \"8GiB\", or \"auto\"",
@@ -170,7 +206,8 @@ memory or never ends takes nothing else with it. Without it, what is wrong with 
 machine's."
     node.model_cache: "a directory, \"none\" or \"auto\"";
     "Where the findings of trials, optimised models and compiled engines are kept, by the models' hashes.
-\"auto\" is the folder cache/models in the data directory. With \"none\" each start tries all models anew."
+\"auto\" is the folder cache/models in the data directory. With \"none\" each start tries all models
+anew."
     gateway.http: "an IP address with a port, for example \"0.0.0.0:8080\"";
     "Where HTTP is served (TCP). Use \"127.0.0.1:8080\" to serve this machine only."
     gateway.grpc: "an IP address with a port, for example \"0.0.0.0:8001\", or \"none\"";
@@ -248,6 +285,33 @@ nothing was sent for a while, and paid off afterwards."
 know the older names."
     gateway.attempts_max: "a whole number from 1 to 16", if |attempts| attempts.get() <= 16;
     "Nodes tried for one request, the first included; 1 turns failover off. All tries share one deadline."
+    gateway.balancing: "\"least_load\", \"round_robin\", \"weighted_round_robin\", \"power_of_two\" or \"rendezvous\"";
+    "Which node gets a request: the one that will be done first, one after the other, the same with
+faster ones more often, the better one of two that are drawn, or always the same one for a key,
+which is the header X-Lineside-Affinity, or the client without it."
+    gateway.stall_after: "0s or a time from 50ms to 10s, for example \"250ms\"; 0s waits until the connection is given up",
+        if |time: &Duration| time.is_zero() || STALLS.contains(time);
+    "How long a node that has requests may send no packet at all before they are tried on another one.
+Shorter costs requests that are run twice where packets get lost."
+    gateway.hedge: "a list of at most 64 models, for example [\"add\"]",
+        if |models: &Vec<String>| is_models(models);
+    "Models whose slowest twentieth of requests is sent to a second node, too; the first answer counts,
+and the other request is taken back. At most one request in twenty is sent twice. Not for sequences."
+    gateway.eject_failures: "a whole number from 1 to 100", if |n| n.get() <= 100;
+    "Failed requests in a row after which a node that still answers others gets none for a while. One
+that cannot be reached gets none at once."
+    gateway.eject_success_percent: "a whole number from 0 to 99; 0 never does", if |percent| *percent <= 99;
+    "The same for a node that answers a smaller share of its requests well, in percent of the last 10 s
+and of at least 20, while others do better."
+    gateway.eject_latency_times: "0 or a whole number from 2 to 100; 0 never does", if |times| *times == 0 || (2..=100).contains(times);
+    "The same for a node that takes so many times as long as most others for the same model."
+    gateway.eject_time: "a time from 100ms to 1h, for example \"2s\"", if |time| EJECTS.contains(time);
+    "For how long a node gets no requests at first; it doubles each time that the one request which then
+tries it fails. Never the last node that has a model."
+    gateway.eject_time_max: "a time from 100ms to 1h, for example \"60s\"", if |time| EJECTS.contains(time);
+    "The longest of these times."
+    gateway.slow_start: "a time from 0s to 10m, for example \"10s\"", if |time| *time <= Duration::from_secs(600);
+    "For how long a node that is new, or back, gets less than its share, from a tenth up to all of it."
     certs.member_lifetime: "a time from 10s to 8760h, for example \"336h\"", if |time| LIFETIMES.contains(time);
     "How long certificates of nodes and gateways live that this machine issues, where it has the
 authority's key. They renew by themselves before half of it is over, so the key may be off for

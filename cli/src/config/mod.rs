@@ -21,6 +21,7 @@ use std::{
 };
 
 use lineside_certs::Lifetimes;
+use lineside_client::Policy;
 use lineside_gateway::{KeysMode, ModelControl};
 
 pub(crate) use error::{InvalidConfig, Mistake};
@@ -70,6 +71,14 @@ pub(crate) struct Member {
     pub(crate) mdns: bool,
     /// How fast a silent member is given up.
     pub(crate) preset: Preset,
+    /// Between two probes of one member; `None` is the preset's.
+    pub(crate) probe_interval: Option<Duration>,
+    /// How long an answer to a probe may take; `None` is the preset's.
+    pub(crate) probe_timeout: Option<Duration>,
+    /// Intervals in which a suspect may object; `None` is the preset's.
+    pub(crate) probe_retries: Option<NonZeroU8>,
+    /// Longest time that a member which ends finishes what runs.
+    pub(crate) drain_within: Duration,
 }
 
 /// How fast a silent member is given up.
@@ -90,6 +99,10 @@ pub(crate) struct Node {
     pub(crate) sessions: Option<NonZeroU32>,
     /// Calls that may wait.
     pub(crate) queue_max: NonZeroU32,
+    /// Its share of the work, in percent of what it would get.
+    pub(crate) weight: NonZeroU32,
+    /// Whether the calls that it takes at once follow from what it measures.
+    pub(crate) adaptive: bool,
     /// The ONNX Runtime library; `None` searches for it.
     pub(crate) onnxruntime: Option<PathBuf>,
     /// How the model repository is looked after.
@@ -180,6 +193,24 @@ pub(crate) struct Gateway {
     pub(crate) x_ratelimit: bool,
     /// Nodes tried for one call, the first one included.
     pub(crate) attempts_max: NonZeroU8,
+    /// How the node of a call is chosen.
+    pub(crate) balancing: Policy,
+    /// How long a node that has calls may send no packet before they are tried elsewhere; 0 waits for QUIC.
+    pub(crate) stall_after: Duration,
+    /// Models whose slowest calls are tried on a second node, too.
+    pub(crate) hedge: Vec<String>,
+    /// Failed calls in a row that bar a node.
+    pub(crate) eject_failures: NonZeroU8,
+    /// Share of good answers below which a node is barred, in percent; 0 never.
+    pub(crate) eject_success_percent: u32,
+    /// Times the others' latency at which a node is barred; 0 never.
+    pub(crate) eject_latency_times: u32,
+    /// The first bar.
+    pub(crate) eject_time: Duration,
+    /// The longest bar.
+    pub(crate) eject_time_max: Duration,
+    /// How long a node that is new or back gets less than its share.
+    pub(crate) slow_start: Duration,
 }
 
 /// How certificates are issued, on the machine with the authority's key.
@@ -242,6 +273,10 @@ impl Default for Member {
             seeds: Vec::new(),
             mdns: true,
             preset: Preset::Lan,
+            probe_interval: None,
+            probe_timeout: None,
+            probe_retries: None,
+            drain_within: Duration::from_secs(30),
         }
     }
 }
@@ -252,6 +287,8 @@ impl Default for Node {
             models: None,
             sessions: None,
             queue_max: NonZeroU32::new(64).expect("64 is not 0"),
+            weight: NonZeroU32::new(100).expect("100 is not 0"),
+            adaptive: true,
             onnxruntime: None,
             control: Control::Watch,
             settle: Duration::from_secs(1),
@@ -296,6 +333,15 @@ impl Default for Gateway {
             model_rate_per_second: 0,
             x_ratelimit: false,
             attempts_max: NonZeroU8::new(3).expect("3 is not 0"),
+            balancing: Policy::LeastLoad,
+            stall_after: Duration::from_millis(250),
+            hedge: Vec::new(),
+            eject_failures: NonZeroU8::new(3).expect("3 is not 0"),
+            eject_success_percent: 80,
+            eject_latency_times: 3,
+            eject_time: Duration::from_secs(2),
+            eject_time_max: Duration::from_secs(60),
+            slow_start: Duration::from_secs(10),
         }
     }
 }

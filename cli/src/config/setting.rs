@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use lineside_client::Policy;
 use lineside_gateway::{KeysMode, ModelControl};
 
 use super::{
@@ -259,6 +260,13 @@ macro_rules! words {
 
 words! {
     Preset { "lan" = Lan, "fast" = Fast }
+    Policy {
+        "least_load" = LeastLoad,
+        "round_robin" = RoundRobin,
+        "weighted_round_robin" = WeightedRoundRobin,
+        "power_of_two" = PowerOfTwo,
+        "rendezvous" = Rendezvous,
+    }
     LogFormat { "auto" = Auto, "human" = Human, "json" = Json }
     Control { "watch" = Watch, "poll" = Poll, "explicit" = Explicit }
     Tls { "off" = Off, "cluster" = Cluster, "files" = Files }

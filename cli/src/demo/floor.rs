@@ -385,6 +385,8 @@ pub(super) mod tests {
             epoch: 1,
             revision: 1,
             draining: false,
+            cordoned: false,
+            weight: 100,
             load: LoadReport::default(),
             models: models.into(),
             certificate_expires: 0,

@@ -236,7 +236,7 @@ mod tests {
 
     fn row(id: u8, name: &str, state: &str, role: Role, models: Vec<ModelInfo>) -> MemberRow {
         let (node, address) = (NodeId::from_bytes([id; 16]), ([10, 0, 0, id], 7443).into());
-        let load = LoadReport { running: 0, queued: 0, slots: 1 };
+        let load = LoadReport { running: 0, queued: 0, slots: 1, limit: 0, call_us: 0 };
         MemberRow {
             node,
             name: name.to_owned(),
@@ -254,6 +254,8 @@ mod tests {
                 epoch: 1,
                 revision: 1,
                 draining: false,
+                cordoned: false,
+                weight: 100,
                 load,
                 models,
                 certificate_expires: 0,

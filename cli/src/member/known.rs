@@ -145,7 +145,7 @@ mod tests {
             engine: None,
         };
         let address = ([127, 0, 0, 1], 7443).into();
-        let load = LoadReport { running: 0, queued: 0, slots: 2 };
+        let load = LoadReport { running: 0, queued: 0, slots: 2, limit: 0, call_us: 0 };
         let state = MemberState {
             node: PRESS,
             name: "press".into(),
@@ -157,6 +157,8 @@ mod tests {
             epoch: 1,
             revision: 1,
             draining: false,
+            cordoned: false,
+            weight: 100,
             load,
             models: vec![add],
             certificate_expires: 0,
@@ -171,6 +173,7 @@ mod tests {
             state: Some(state),
             load: LoadReport { running, ..load },
             draining: false,
+            cordoned: false,
             seen: Instant::now(),
             epoch: 1,
             trust: lineside_wire::TrustStamp::default(),

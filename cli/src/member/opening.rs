@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use lineside_certs::Credentials;
-use lineside_client::{Balancer, Balancing, Budget, Pool};
+use lineside_client::{Balancer, Balancing, Budget, Pool, Tries};
 use lineside_gateway::{DoorService, GatewayConfig, GatewayError, GatewayServer, Shared};
 use lineside_mesh::{Mesh, MeshConfig};
 use tokio::{task::JoinSet, time::Instant};
@@ -19,7 +19,7 @@ use super::{
     web::{self, Web},
 };
 use crate::{
-    config::Config,
+    config::{Config, Gateway},
     exit::{Exit, Failure},
 };
 
@@ -61,14 +61,14 @@ impl DoorParts<'_> {
     pub(super) fn serve<F>(
         self,
         door: Door<F>,
-        attempts_max: std::num::NonZeroU8,
+        tries: Tries,
         closing: &CancellationToken,
     ) -> JoinSet<Result<(), GatewayError>>
     where
         F: Fn(usize) -> Result<Arc<DoorCluster>, String> + Send + Sync + 'static,
     {
         let pool = Pool::new(self.mesh.clone(), door.balancer, door.budget);
-        let pool = pool.with_attempts_max(attempts_max);
+        let pool = pool.with_tries(tries);
         let cluster =
             DoorCluster { pool, known: self.known, own: Arc::clone(&self.service.own), trust: self.counts };
         drop(self.service.door.set(DoorService::new(Arc::new(cluster), door.shared)));
@@ -86,17 +86,17 @@ pub(super) fn open_door(
     let now = Instant::now().into_std();
     let web = web::open(config, &parts.credentials)?;
     let clock = parts.credentials.clock().clone();
-    let balancer = Arc::new(Balancer::new(Balancing::default(), &mut rand::rng(), now));
+    let balancer = Arc::new(Balancer::new(balancing(&config.gateway), &mut rand::rng(), now));
     let budget = Arc::new(Budget::new(now));
     let (shared_balancer, shared_budget) = (Arc::clone(&balancer), Arc::clone(&budget));
-    let attempts_max = config.gateway.attempts_max;
+    let tries = tries(&config.gateway);
     let cluster = move |shard: usize| {
         let ShardParts { credentials, presence, service, counts } = &parts;
         let mesh = Mesh::bind(MeshConfig::dialling(), credentials.clone(), presence.clone(), service.clone())
             .map_err(|error| format!("shard {shard}: {error}"))?;
         let known = service.known.get().ok_or("discovery is not there yet")?;
         let pool = Pool::new(mesh, Arc::clone(&shared_balancer), Arc::clone(&shared_budget));
-        let pool = pool.with_attempts_max(attempts_max);
+        let pool = pool.with_tries(tries.clone());
         let (known, own, trust) = (Arc::clone(known), Arc::clone(&service.own), Arc::clone(counts));
         Ok(Arc::new(DoorCluster { pool, known, own, trust }))
     };
@@ -106,6 +106,30 @@ pub(super) fn open_door(
     let server =
         GatewayServer::bind_shared(Arc::clone(&shared), cluster).map_err(|error| not_serving(&error))?;
     Ok(Door { shared, server, balancer, web, budget })
+}
+
+/// How nodes are chosen, and when they rest.
+fn balancing(gateway: &Gateway) -> Balancing {
+    let small = |number: u32| u8::try_from(number).unwrap_or(u8::MAX);
+    Balancing {
+        policy: gateway.balancing,
+        eject_failures: gateway.eject_failures,
+        eject_success_percent: small(gateway.eject_success_percent),
+        eject_latency_times: small(gateway.eject_latency_times),
+        bar_min: gateway.eject_time,
+        bar_max: gateway.eject_time_max.max(gateway.eject_time),
+        slow_start: gateway.slow_start,
+    }
+}
+
+/// How often one request is tried.
+pub(super) fn tries(gateway: &Gateway) -> Tries {
+    Tries {
+        attempts_max: gateway.attempts_max,
+        stall_after: (!gateway.stall_after.is_zero()).then_some(gateway.stall_after),
+        // Whatever is no name was refused with the settings.
+        hedge: gateway.hedge.iter().filter_map(|name| name.parse().ok()).collect(),
+    }
 }
 
 /// Why a port of the door cannot be had, by the setting that people know.

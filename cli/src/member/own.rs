@@ -80,6 +80,8 @@ mod tests {
             epoch: 3,
             revision: 0,
             draining: false,
+            cordoned: false,
+            weight: 100,
             load: LoadReport::default(),
             models: Vec::new(),
             certificate_expires: 0,

@@ -23,7 +23,7 @@ use super::{
     keeper::{self, Keeper},
     known::{Around, Known},
     links::{DiscoveryCell, MemberPresence, MeshCarrier},
-    opening::{Door, DoorParts, ShardParts, open_door},
+    opening::{Door, DoorParts, ShardParts, open_door, tries},
     own::Own,
     reload::Reloader,
     report::TrustCounts,
@@ -136,7 +136,7 @@ fn serve(
     let shared = door.as_ref().map(|door| Arc::clone(&door.shared));
     let behind_door = DoorParts { mesh: &mesh, known, service: &service, counts };
     let door =
-        door.map_or_else(JoinSet::new, |door| behind_door.serve(door, config.gateway.attempts_max, &closing));
+        door.map_or_else(JoinSet::new, |door| behind_door.serve(door, tries(&config.gateway), &closing));
     let file = publish(config, &home, &identity, &mesh, (http, grpc))?;
     tell::up(&tell::Start { identity: &identity, way, token }, &own.state(), &file, config, node.is_some());
     Ok(Running { own, mesh, discovery, node, service, shared, closing, door, upkeep, dials, home })
@@ -312,10 +312,7 @@ fn open_discovery(config: &Config, identity: &Identity, more: Vec<SocketAddr>) -
     let mdns = MdnsConfig { loopback: config.member.listen.ip().is_loopback() };
     let discovery = DiscoveryConfig {
         cluster: identity.cluster(),
-        pace: match config.member.preset {
-            Preset::Lan => Pace::Lan,
-            Preset::Fast => Pace::Fast,
-        },
+        pace: pace(&config.member),
         seeds: config.member.seeds.iter().copied().chain(more).collect(),
         mdns: config.member.mdns.then_some(mdns),
         state_dir: state_directory(config),
@@ -327,6 +324,19 @@ fn open_discovery(config: &Config, identity: &Identity, more: Vec<SocketAddr>) -
         format!("cannot count this start in {}", state.display()),
         remedy,
     )
+}
+
+/// How eagerly members are watched: by the preset, but for what is set by itself.
+fn pace(member: &config::Member) -> Pace {
+    let preset = match member.preset {
+        Preset::Lan => Pace::LAN,
+        Preset::Fast => Pace::FAST,
+    };
+    Pace {
+        interval: member.probe_interval.unwrap_or(preset.interval),
+        timeout: member.probe_timeout.unwrap_or(preset.timeout),
+        retries: member.probe_retries.unwrap_or(preset.retries),
+    }
 }
 
 /// What is known before the first socket is open.
@@ -348,6 +358,8 @@ fn first_state(
         epoch,
         revision: 0,
         draining: false,
+        cordoned: false,
+        weight: u16::try_from(config.node.weight.get()).unwrap_or(u16::MAX),
         load: LoadReport::default(),
         models: Vec::new(),
         certificate_expires: 0,

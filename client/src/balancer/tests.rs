@@ -23,7 +23,7 @@ fn node(name: &str) -> Candidate {
 }
 
 fn load(running: u32) -> LoadReport {
-    LoadReport { running, queued: 0, slots: 1 }
+    LoadReport { running, queued: 0, slots: 1, limit: 0, call_us: 0 }
 }
 
 /// A balancer, its candidates and a clock.

@@ -102,7 +102,7 @@ fn sum(node: NodeId) -> Reply {
         result.extend_from_slice(text.as_bytes());
     }
     result.push(0x90);
-    let load = LoadReport { running: 0, queued: 0, slots: 2 };
+    let load = LoadReport { running: 0, queued: 0, slots: 2, limit: 0, call_us: 0 };
     let report = RunReport { node, load, queue_us: 10, run_us: 20, attempts: 1, batch: 1 };
     Reply { result: result.into(), payload: Bytes::new(), report: Some(report) }
 }
@@ -131,7 +131,7 @@ impl Floor {
     }
 
     fn set_attempts_max(&mut self, attempts_max: u8) {
-        Arc::get_mut(&mut self.pool).unwrap().attempts_max = NonZeroU8::new(attempts_max).unwrap();
+        Arc::get_mut(&mut self.pool).unwrap().tries.attempts_max = NonZeroU8::new(attempts_max).unwrap();
     }
 
     async fn send(&self) -> Result<InferReply, CallError> {

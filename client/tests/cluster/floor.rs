@@ -221,7 +221,9 @@ fn state(identity: &Identity, address: SocketAddr) -> MemberState {
         epoch: 1,
         revision: 1,
         draining: false,
-        load: LoadReport { running: 0, queued: 0, slots: if is_node { 4 } else { 0 } },
+        cordoned: false,
+        weight: 100,
+        load: LoadReport { running: 0, queued: 0, slots: if is_node { 4 } else { 0 }, limit: 0, call_us: 0 },
         models: if is_node { vec![add] } else { Vec::new() },
         certificate_expires: 0,
         certificate_generation: 1,
@@ -449,7 +451,7 @@ impl Work {
     fn add(&self, call: Incoming) {
         match self.sum(&call) {
             Ok((result, payload)) => {
-                let load = LoadReport { running: 0, queued: 0, slots: 4 };
+                let load = LoadReport { running: 0, queued: 0, slots: 4, limit: 0, call_us: 0 };
                 let report =
                     RunReport { node: self.own, load, queue_us: 3, run_us: 5, attempts: 1, batch: 1 };
                 call.reply.answer(&result, Some(&report), payload);

@@ -12,18 +12,14 @@ use crate::{PACKET_BYTES_MAX, Pace};
 /// The values of `facts`: ten transmissions remove the long tail of slow news and, with 5 % of packets lost,
 /// the false alarms; without announcements to the dead a healed partition would stay apart for ever.
 pub(super) fn swim_config(pace: Pace) -> foca::Config {
-    let (probe_ms, rtt_ms, suspect_ms) = match pace {
-        Pace::Lan => (1000, 500, 4000),
-        Pace::Fast => (500, 150, 2500),
-    };
     let every = |frequency, members: usize| {
         let num_members = NonZeroUsize::new(members).unwrap_or(NonZeroUsize::MIN);
         Some(PeriodicParams { frequency, num_members })
     };
     foca::Config {
-        probe_period: Duration::from_millis(probe_ms),
-        probe_rtt: Duration::from_millis(rtt_ms),
-        suspect_to_down_after: Duration::from_millis(suspect_ms),
+        probe_period: pace.interval,
+        probe_rtt: pace.timeout,
+        suspect_to_down_after: pace.interval * u32::from(pace.retries.get()),
         num_indirect_probes: const { NonZeroUsize::new(3).expect("three is not zero") },
         max_transmissions: const { NonZeroU8::new(10).expect("ten is not zero") },
         remove_down_after: Some(Duration::from_secs(24 * 60 * 60)),

@@ -164,7 +164,7 @@ impl Floor {
     pub(crate) fn config(&self, n: u8, start: Start<'_>) -> DiscoveryConfig {
         DiscoveryConfig {
             cluster: start.cluster.unwrap_or(CLUSTER),
-            pace: Pace::Fast,
+            pace: Pace::FAST,
             seeds: start.seeds.iter().map(|n| address(*n)).collect(),
             mdns: start.mdns.then_some(MdnsConfig { loopback: true }),
             state_dir: self.state_dir(n),
@@ -216,7 +216,9 @@ pub(crate) fn state(n: u8, epoch: u64) -> MemberState {
         epoch,
         revision: 0,
         draining: false,
-        load: LoadReport { running: 0, queued: 0, slots: 4 },
+        cordoned: false,
+        weight: 100,
+        load: LoadReport { running: 0, queued: 0, slots: 4, limit: 0, call_us: 0 },
         models: vec![],
         certificate_expires: 0,
         certificate_generation: 1,

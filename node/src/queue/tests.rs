@@ -26,12 +26,12 @@ fn floor(sessions: usize, max: usize) -> (Arc<Queue>, Arc<Lane>) {
 fn sessions_fill_first_then_the_queue_then_nobody() {
     let (queue, lane) = floor(2, 1);
     let mut held: Vec<_> = (0..3).map(|_| queue.admit(&lane, LONG).unwrap()).collect();
-    assert_eq!(queue.load(), LoadReport { running: 2, queued: 1, slots: 2 });
+    assert_eq!(queue.load(), LoadReport { running: 2, queued: 1, slots: 2, limit: 0, call_us: 0 });
     assert!(matches!(queue.admit(&lane, LONG), Err(Refusal::Full { .. })));
 
     drop(held.remove(0));
     Place::begin([&mut held[1]]);
-    assert_eq!(queue.load(), LoadReport { running: 2, queued: 0, slots: 2 });
+    assert_eq!(queue.load(), LoadReport { running: 2, queued: 0, slots: 2, limit: 0, call_us: 0 });
     assert_eq!(held[1].end().running, 1);
     assert!(queue.admit(&lane, LONG).is_ok());
 }
@@ -80,7 +80,7 @@ fn calls_that_run_together_wait_shorter_and_take_one_session() {
     Place::begin(&mut running);
     let mut third = queue.admit(&lane, within(ms(1))).expect("an idle session");
     Place::begin([&mut third]);
-    assert_eq!(queue.load(), LoadReport { running: 3, queued: 0, slots: 2 });
+    assert_eq!(queue.load(), LoadReport { running: 3, queued: 0, slots: 2, limit: 0, call_us: 0 });
     assert_eq!(lane.taken.load(Ordering::Relaxed), 2);
 }
 
@@ -101,7 +101,7 @@ fn who_can_join_a_run_that_waits_for_others_is_not_refused() {
         Some(Refusal::TooLate { wait: ms(100) }),
         "it has begun"
     );
-    assert_eq!(queue.load(), LoadReport { running: 2, queued: 1, slots: 1 });
+    assert_eq!(queue.load(), LoadReport { running: 2, queued: 1, slots: 1, limit: 0, call_us: 0 });
     drop(run);
     assert_eq!((lane.coming.load(Ordering::Relaxed), lane.is_idle()), (0, true));
     drop(queue.admit(&lane, LONG).unwrap());

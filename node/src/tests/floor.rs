@@ -305,6 +305,8 @@ impl Presence for Greets {
             epoch: 1,
             revision: 1,
             draining: false,
+            cordoned: false,
+            weight: 100,
             load: LoadReport::default(),
             models: Vec::new(),
             certificate_expires: 0,

@@ -139,6 +139,7 @@ pub(crate) fn further() -> Vec<(&'static str, Vec<u8>)> {
         priority: 1,
         idempotency_key: Some("part-4711".into()),
         session: Some("belt-3".into()),
+        affinity: None,
     };
     let model = ModelParams { model: "add".parse().unwrap(), version: Some(ModelVersion(1)) };
     let health = Health { live: true, ready: false, reason: Some("the models are being loaded".into()) };
@@ -200,7 +201,7 @@ fn floats(name: &str, values: &[f32]) -> Tensor {
 }
 
 const fn load(queued: u32) -> LoadReport {
-    LoadReport { running: 2, queued, slots: 4 }
+    LoadReport { running: 2, queued, slots: 4, limit: 0, call_us: 0 }
 }
 
 /// What a client says of itself.
@@ -221,6 +222,8 @@ fn host() -> Greeting {
         epoch: 3,
         revision: 7,
         draining: false,
+        cordoned: false,
+        weight: 100,
         load: LoadReport::default(),
         models: Vec::new(),
         certificate_expires: 1_796_724_420,
@@ -260,6 +263,8 @@ fn state() -> MemberState {
         epoch: 12,
         revision: 3,
         draining: true,
+        cordoned: false,
+        weight: 100,
         load: load(1),
         models: vec![
             model("add", ModelState::Ready, None),

@@ -57,7 +57,13 @@ impl Line {
             for _ in 0..node.slots.min(node.calls.len()) {
                 let (gateway, lease) = node.calls.pop_front().unwrap();
                 let left = u32::try_from(node.calls.len()).unwrap();
-                let load = self.reports.then_some(LoadReport { running: 0, queued: left, slots: 1 });
+                let load = self.reports.then_some(LoadReport {
+                    running: 0,
+                    queued: left,
+                    slots: 1,
+                    limit: 0,
+                    call_us: 0,
+                });
                 self.gateways[gateway].0.report(lease, Outcome::Answered { load, took: RUN }, self.now);
                 node.served += 1;
             }
