@@ -19,10 +19,18 @@ deny:
 test:
     cargo test --workspace
 
-# Machines of their own: network namespaces on one bridge. Needs root and iproute2.
-netns:
+# Whole clusters in virtual time, a seed each: as many as you like, e.g. `just simulate 0..100000`.
+simulate seeds="0..20000":
+    LINESIDE_SIM_SEEDS={{seeds}} cargo test -p lineside-tests --test simulation whatever -- --nocapture
+
+# One of them, told in full.
+simulate-one seed:
+    LINESIDE_SIM_SEED={{seed}} cargo test -p lineside-tests --test simulation one_seed -- --nocapture
+
+# Machines of their own: network namespaces on one bridge. Needs root, iproute2 and nftables. Arguments name a story.
+netns *args="":
     cargo test --workspace --no-run --quiet
-    tests/netns/run
+    tests/netns/run {{args}}
 
 # The clients that people have, from PyPI, against a cluster that loses a node. Arguments go to pytest.
 compat *args="":
@@ -51,6 +59,16 @@ sample-models:
 bench what="rpc" *args="":
     cargo build --release -p lineside -p lineside-bench
     target/release/lineside-bench {{what}} {{args}}
+
+# A cluster on this machine under load, while members and links fail as a seed says; arguments are of `lineside torture`.
+torture minutes="10" *args="":
+    cargo build --release -p lineside
+    target/release/lineside torture --minutes {{minutes}} {{args}}
+
+# More and more requests per second, one node killed on each step; arguments are of `lineside bench ladder`.
+ladder *args="":
+    cargo build --release -p lineside
+    target/release/lineside bench ladder {{args}}
 
 # Makes the gRPC code, which is committed, out of gateway/proto/open_inference.proto.
 grpc-code:

@@ -28,6 +28,10 @@ def main():
 def make():
     write(model_file(SERVED, "add"), plain.add())
     write(model_file(TESTED, "slow-add"), plain.slow_add())
+    write(model_file(TESTED, "slow-add-twice"), plain.slow_add(2))
+    write(model_file(TESTED, "slow-add-fourfold"), plain.slow_add(4))
+    write(model_file(TESTED, "add-fails"), plain.add_fails())
+    write(model_file(TESTED, "add-hangs"), plain.add_hangs())
     write(model_file(TESTED, "echo"), plain.echo())
     write(model_file(TESTED, "echo-bf16"), plain.echo_bf16())
     write(model_file(TESTED, "accumulate"), plain.accumulate())

@@ -39,6 +39,9 @@ pub(crate) struct ServeArgs {
     /// See `library`.
     #[arg(long)]
     model: Option<PathBuf>,
+    /// Where the echo listens.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
 }
 
 /// Serves until stdin ends.
@@ -48,7 +51,9 @@ pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         System::Lineside => rpc::lineside::serve(identity()?, args.answer),
         System::Tonic => rpc::tonic::serve(identity()?, args.answer),
         System::Udp => rpc::udp::serve(args.answer),
-        System::Echo => gateway::echo::serve(identity()?, args.library.as_deref(), args.model.as_deref()),
+        System::Echo => {
+            gateway::echo::serve(identity()?, args.library.as_deref(), args.model.as_deref(), args.listen)
+        }
         System::Bare => start::bare::serve(args.library.as_deref(), args.model.as_deref()),
     }
 }
@@ -99,6 +104,12 @@ impl Process {
     /// A process that something else started.
     pub(crate) const fn adopt(child: Child, address: SocketAddr) -> Self {
         Self { child, address }
+    }
+
+    /// Kills it, as a power cut would; it is waited for when this is dropped.
+    pub(crate) fn kill(&self) -> anyhow::Result<()> {
+        let pid = rustix::process::Pid::from_raw(self.child.id().cast_signed()).context("it has an id")?;
+        Ok(rustix::process::kill_process(pid, rustix::process::Signal::KILL)?)
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -4,6 +4,7 @@
 //! cargo run --release -p lineside-bench -- rpc        one hop to a node, beside gRPC (tonic, mutual TLS) and bare UDP
 //! cargo run --release -p lineside-bench -- gateway    HTTP through a gateway, beside nginx
 //! cargo run --release -p lineside-bench -- engine     models through a gateway and a node, beside ONNX Runtime alone
+//! cargo run --release -p lineside-bench -- failover   what a lost server costs callers, beside nginx
 //! cargo run --release -p lineside-bench -- json       reading a tensor from JSON, beside serde_json
 //! cargo run --release -p lineside-bench -- start      cold start, forming a cluster, memory
 //! ```
@@ -17,6 +18,7 @@ mod children;
 mod compare;
 mod cpu;
 mod engine;
+mod failover;
 mod gateway;
 mod identities;
 mod json;
@@ -43,6 +45,8 @@ enum What {
     Gateway(gateway::Args),
     /// Models through a gateway and a node, beside ONNX Runtime alone
     Engine(engine::Args),
+    /// What a lost server costs callers, beside nginx; needs root
+    Failover(failover::Args),
     /// Reading a tensor from JSON, beside serde_json
     Json(json::Args),
     /// Cold start, forming a cluster of three, memory
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
         What::Rpc(args) => rpc::run(args),
         What::Gateway(args) => gateway::run(args),
         What::Engine(args) => engine::run(&args),
+        What::Failover(args) => failover::run(&args),
         What::Json(args) => json::run(&args),
         What::Start(args) => start::run(&args),
         What::Serve(args) => children::serve(&args),

@@ -5,12 +5,22 @@
 //!
 //! Directories above the one that is asked about are not looked at: who can rename those is root's business.
 
+pub(crate) mod cut;
+#[cfg(test)]
+mod tests;
+
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
+
+use cut::Step;
+
+/// How old an unfinished file is that nobody works on any more: a write takes well under a second.
+const LEFT_BEHIND_AFTER: Duration = Duration::from_secs(3600);
 
 /// For keys and other secrets.
 pub const SECRET_MODE: u32 = 0o600;
@@ -23,11 +33,20 @@ pub const PUBLIC_MODE: u32 = 0o644;
 ///
 /// # Errors
 /// The directory cannot be written, or the disk is full; the old content is then still there. Nothing is left
-/// behind but, after a power cut at worst, a file whose name ends in `.tmp`.
+/// behind but, after a power cut at worst, a file whose name ends in `.tmp`, which a later write removes.
 pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let temporary = Temporary::write(path, bytes, mode)?;
-    fs::rename(&temporary.0, path)?;
-    sync_directory(parent(path))
+    rename(&temporary.0, path)?;
+    drop(temporary);
+    clear_up_beside(path);
+    Ok(())
+}
+
+/// Gives a file its name, in the place of whatever has it, and waits until that is on the disk.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    cut::after(Step::Renamed);
+    sync_directory(parent(to))
 }
 
 /// As [`write_whole`], for a file that is not there yet: of two that write it at once, one wins and one is
@@ -47,8 +66,66 @@ pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
         Err(_) => return Err(io::ErrorKind::AlreadyExists.into()),
     }
+    cut::after(Step::Renamed);
     drop(temporary);
-    sync_directory(parent(path))
+    sync_directory(parent(path))?;
+    clear_up_beside(path);
+    Ok(())
+}
+
+/// Fills a new directory beside `directory`, and gives it that name when it is whole: after a power cut there is nothing
+/// or all. `false`: something is in the way, such as a directory that is not empty or a mount; nothing was changed.
+///
+/// # Errors
+/// It cannot be made or filled.
+pub(crate) fn make_whole<E: From<io::Error>>(
+    directory: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<bool, E> {
+    let staged = Staged(unfinished(directory)?);
+    make_private_directory(&staged.0)?;
+    cut::after(Step::Made);
+    fill(&staged.0)?;
+    sync_directory(&staged.0)?;
+    // Only a directory that is empty is replaced.
+    if fs::rename(&staged.0, directory).is_err() {
+        return Ok(false);
+    }
+    cut::after(Step::Renamed);
+    std::mem::forget(staged);
+    sync_directory(parent(directory))?;
+    clear_up_beside(directory);
+    Ok(true)
+}
+
+/// Removes what writes of `path` that were cut off long ago have left behind: it may have secrets in it. What cannot be
+/// removed is left to the next time.
+fn clear_up_beside(path: &Path) {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return };
+    let Ok(entries) = fs::read_dir(parent(path)) else { return };
+    for entry in entries.flatten() {
+        let other = entry.file_name();
+        let other = other.to_str().and_then(|other| other.strip_prefix(name)?.strip_prefix('.'));
+        let is_unfinished = other.and_then(|rest| rest.strip_suffix(".tmp")).is_some_and(is_mark);
+        let old = |metadata: &fs::Metadata| {
+            let since = metadata.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+            since.is_some_and(|since| LEFT_BEHIND_AFTER <= since)
+        };
+        let Some(metadata) = entry.metadata().ok().filter(|metadata| is_unfinished && old(metadata)) else {
+            continue;
+        };
+        let removed = match metadata.is_dir() {
+            true => fs::remove_dir_all(entry.path()),
+            false => fs::remove_file(entry.path()),
+        };
+        if let Err(error) = removed {
+            tracing::debug!(path = %entry.path().display(), %error, "an unfinished file cannot be removed");
+        }
+    }
+}
+
+fn is_mark(text: &str) -> bool {
+    text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Whether something has this name, a broken link included.
@@ -174,21 +251,43 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// A name beside `path` that nobody else uses.
+fn unfinished(path: &Path) -> io::Result<PathBuf> {
+    let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+    name.push(format!(".{:016x}.tmp", rand::random::<u64>()));
+    Ok(parent(path).join(name))
+}
+
+/// A directory that is not whole yet; gone when this is.
+struct Staged(PathBuf);
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !cut::is_dead() {
+            drop(fs::remove_dir_all(&self.0));
+        }
+    }
+}
+
 /// A finished file under another name; the name is gone when this is.
 struct Temporary(PathBuf);
 
 impl Temporary {
     /// Writes it beside `path`, under a name that nobody else uses.
     fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<Self> {
-        let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
-        name.push(format!(".{:016x}.tmp", rand::random::<u64>()));
-        let temporary = parent(path).join(name);
+        let temporary = unfinished(path)?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         let temporary = Self(temporary);
+        cut::after(Step::Made);
         // Before the first byte: the mode at creation is the umask's to narrow.
         file.set_permissions(Permissions::from_mode(mode))?;
-        file.write_all(bytes)?;
+        let (half, rest) = bytes.split_at(bytes.len() / 2);
+        file.write_all(half)?;
+        cut::after(Step::HalfWritten);
+        file.write_all(rest)?;
+        cut::after(Step::Written);
         file.sync_all()?;
+        cut::after(Step::Synced);
         Ok(temporary)
     }
 }
@@ -196,113 +295,8 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         // After a rename there is nothing to remove, and after a failure nothing better to do.
-        drop(fs::remove_file(&self.0));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names(directory: &Path) -> usize {
-        fs::read_dir(directory).unwrap().count()
-    }
-
-    #[test]
-    fn a_secret_is_private_and_replaced_whole() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("key");
-        write_whole(&path, b"one", SECRET_MODE).unwrap();
-        assert_eq!(mode(&path).unwrap(), SECRET_MODE);
-        write_whole(&path, b"two", SECRET_MODE).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(names(directory.path()), 1, "a temporary file was left behind");
-    }
-
-    #[test]
-    fn a_secret_is_private_before_it_has_content() {
-        let directory = tempfile::tempdir().unwrap();
-        let temporary = Temporary::write(&directory.path().join("key"), b"one", SECRET_MODE).unwrap();
-        assert_eq!(mode(&temporary.0).unwrap(), SECRET_MODE);
-        drop(temporary);
-        assert_eq!(names(directory.path()), 0);
-    }
-
-    #[test]
-    fn a_failed_write_leaves_the_old_state() {
-        let directory = tempfile::tempdir().unwrap();
-        // A directory that is not empty cannot be replaced by a file: the rename fails after the writing.
-        let occupied = directory.path().join("key");
-        fs::create_dir(&occupied).unwrap();
-        fs::write(occupied.join("inside"), b"old").unwrap();
-        assert!(write_whole(&occupied, b"one", SECRET_MODE).is_err());
-        assert_eq!(fs::read(occupied.join("inside")).unwrap(), b"old");
-        assert_eq!(names(directory.path()), 1, "a temporary file was left behind");
-
-        let nowhere = directory.path().join("there").join("key");
-        assert!(write_whole(&nowhere, b"one", SECRET_MODE).is_err() && !nowhere.exists());
-    }
-
-    #[test]
-    fn of_many_that_write_a_new_file_at_once_one_wins() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("key");
-        let write = |who: u8| write_new(&path, &[who; 1000], SECRET_MODE);
-        let results: Vec<_> = std::thread::scope(|scope| {
-            let writers: Vec<_> = (0..8).map(|who| scope.spawn(move || write(who))).collect();
-            writers.into_iter().map(|writer| writer.join().unwrap()).collect()
-        });
-        let winner = results.iter().position(Result::is_ok).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), [u8::try_from(winner).unwrap(); 1000]);
-        let losers = results.iter().filter_map(|result| result.as_ref().err());
-        assert!(losers.clone().all(|error| error.kind() == io::ErrorKind::AlreadyExists));
-        assert_eq!((losers.count(), names(directory.path())), (7, 1));
-    }
-
-    #[test]
-    fn a_directory_is_made_for_its_owner_alone() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("data").join("identity");
-        make_private_directory(&path).unwrap();
-        assert_eq!((mode(&path).unwrap(), mode(parent(&path)).unwrap()), (0o700, 0o700));
-        make_private_directory(&path).unwrap();
-    }
-
-    #[test]
-    fn what_is_open_to_others_names_itself_and_the_fix() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("key");
-        for open in [0o644, 0o640, 0o604, 0o620] {
-            write_whole(&path, b"one", open).unwrap();
-            let text = check_secret(&path).unwrap_err().to_string();
-            assert!(text.contains("chmod 600") && text.contains("key"), "{text}");
+        if !cut::is_dead() {
+            drop(fs::remove_file(&self.0));
         }
-        for open in [0o770, 0o702, 0o755, 0o750, 0o701, 0o710] {
-            fs::set_permissions(directory.path(), Permissions::from_mode(open)).unwrap();
-            let text = check_directory(directory.path()).unwrap_err().to_string();
-            assert!(text.contains("chmod 700") && text.contains(&format!("{open:o}")), "{text}");
-        }
-        for closed in [0o700, 0o500] {
-            fs::set_permissions(directory.path(), Permissions::from_mode(closed)).unwrap();
-            check_directory(directory.path()).unwrap();
-        }
-    }
-
-    #[test]
-    fn an_empty_directory_of_our_own_is_closed_and_a_full_one_is_not_touched() {
-        let home = tempfile::tempdir().unwrap();
-        let data = home.path().join("data");
-        assert!(!tighten_if_empty(&data).unwrap(), "there is none");
-        fs::create_dir(&data).unwrap();
-        fs::set_permissions(&data, Permissions::from_mode(0o755)).unwrap();
-        assert!(tighten_if_empty(&data).unwrap());
-        assert_eq!(mode(&data).unwrap(), 0o700);
-        assert!(!tighten_if_empty(&data).unwrap(), "nothing was to be done");
-
-        fs::write(data.join("put here by others"), b"").unwrap();
-        fs::set_permissions(&data, Permissions::from_mode(0o755)).unwrap();
-        assert!(!tighten_if_empty(&data).unwrap());
-        assert_eq!(mode(&data).unwrap(), 0o755);
-        assert!(!tighten_if_empty(&data.join("put here by others")).unwrap(), "a file");
     }
 }

@@ -1,11 +1,13 @@
 //! Who this process is: certificate, key and whom it trusts, from a directory.
 
+#[cfg(test)]
+mod cuts;
 pub(crate) mod files;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -21,7 +23,7 @@ use self::files::{AUTHORITY, CERTIFICATE, KEY, Lock, SEED, TRUST, file, read, re
 use crate::{
     Authority, IdentityError, Issued, Lifetimes, PeerIdentity, Renewal, Subject, Trust, Verdict,
     chain::{CHAIN_MAX, leads_to},
-    disk::{self, PUBLIC_MODE, SECRET_MODE},
+    disk,
     peer::holder,
     pem,
     x509::{Facts, since_1970},
@@ -157,7 +159,8 @@ impl Identity {
         Ok(Self { holder, not_before: since_1970(facts.not_before), certified, trust, seed })
     }
 
-    /// Writes an issued certificate as an identity directory. An identity that is there is never replaced.
+    /// Writes an issued certificate as an identity directory. An identity that is there is never replaced, and after a
+    /// power cut there is none or a whole one.
     ///
     /// # Errors
     /// There is one already, even a part of one, or the files cannot be written.
@@ -165,31 +168,26 @@ impl Identity {
         if files::are_there(directory)? {
             return Err(IdentityError::Exists(directory.to_owned()));
         }
+        if disk::is_there(directory).map_err(file(directory))? {
+            disk::check_directory(directory)?;
+        }
+        let mut failed = None;
+        let filled = disk::make_whole(directory, |inside| {
+            files::fill(inside, issued).map_err(|error| {
+                failed = Some(error);
+                io::Error::other("it could not be filled")
+            })
+        });
+        match (filled, failed) {
+            (_, Some(error)) => return Err(error),
+            (Err(error), None) => return Err(file(directory)(error)),
+            (Ok(true), None) => return Ok(()),
+            // The directory has something in it, or cannot be replaced, as where a disk is mounted: file by file then.
+            (Ok(false), None) => {}
+        }
         disk::make_private_directory(directory).map_err(file(directory))?;
         disk::check_directory(directory)?;
-        let write = |name: &str, bytes: &[u8], mode| {
-            let path = directory.join(name);
-            match disk::write_new(&path, bytes, mode) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    Err(IdentityError::Exists(directory.to_owned()))
-                }
-                result => result.map_err(file(&path)),
-            }
-        };
-        // The key first: of two that write here at once, whoever writes it wins.
-        write(KEY, issued.key.as_bytes(), SECRET_MODE)?;
-        let trust = issued.trust.as_ref().map(files::trust_to_bytes);
-        let rest = trust
-            .map_or(Ok(()), |bytes| write(TRUST, &bytes, PUBLIC_MODE))
-            .and_then(|()| write(AUTHORITY, issued.authority.as_bytes(), PUBLIC_MODE))
-            .and_then(|()| write(CERTIFICATE, issued.certificate.as_bytes(), PUBLIC_MODE));
-        if rest.is_err() {
-            // On a full disk, say: half an identity would refuse the next try, too.
-            for name in [KEY, TRUST, AUTHORITY, CERTIFICATE] {
-                let _not_there = fs::remove_file(directory.join(name));
-            }
-        }
-        rest
+        files::fill(directory, issued)
     }
 
     /// Writes a renewed certificate over the identity in `directory`, which must be of the same cluster, role

@@ -60,6 +60,17 @@ enum Command {
     Status(commands::status::StatusArgs),
     /// Call a model
     Infer(commands::infer::InferArgs),
+    /// Take a machine out of work: a member finishes what it has, leaves the cluster and ends
+    Drain(commands::drain::DrainArgs),
+    /// Give a node no new work; it finishes what it has, and stays a member
+    Cordon(commands::drain::CordonArgs),
+    /// Give a node work again
+    Undrain(commands::drain::UndrainArgs),
+    /// Break a cluster on this machine again and again, under load, and say what became of every request
+    Torture(commands::torture::TortureArgs),
+    /// Measure a cluster on this machine
+    #[command(subcommand)]
+    Bench(commands::bench::BenchCommand),
     /// Measure the round trip to a member
     Ping(commands::ping::PingArgs),
     /// Try a model in a process of its own; nodes do that themselves
@@ -87,6 +98,11 @@ impl Cli {
             Command::Models(args) => args.run(),
             Command::Status(args) => args.run(),
             Command::Infer(args) => args.run(),
+            Command::Drain(args) => args.run(),
+            Command::Cordon(args) => args.run(),
+            Command::Undrain(args) => args.run(),
+            Command::Torture(args) => commands::torture::run(args),
+            Command::Bench(command) => command.run(),
             Command::Ping(args) => args.run(),
             Command::TryModel(args) => args.run(),
         }

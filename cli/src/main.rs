@@ -1,14 +1,17 @@
 //! `lineside`: the one binary, for every machine of a cluster and for the person who looks after it.
 
 mod args;
+mod bench;
 mod commands;
 mod config;
 mod demo;
 mod exit;
+mod local;
 mod log;
 mod member;
 mod output;
 mod telemetry;
+mod torture;
 
 use std::process::ExitCode;
 

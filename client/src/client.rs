@@ -15,7 +15,7 @@ use tokio::{net::ToSocketAddrs, task::JoinSet, time::Instant};
 
 use crate::{
     AskError, CallError, ClientIdentity, InferCall, InferReply, InferRequest, IntoIdentity, PeerStatistics,
-    Pool, Roster,
+    Pool, Roster, Tries,
 };
 use connect::Shared;
 use keeper::Keeper;
@@ -31,7 +31,11 @@ const ASK_WITHIN: Duration = Duration::from_secs(5);
 /// Lives on the tokio runtime that it was made in. The member list is asked for every few seconds and after
 /// failures, so a client that reached one member once finds the others, and outlives the first.
 #[derive(Clone)]
-pub struct Client(Arc<Inner>);
+pub struct Client {
+    inner: Arc<Inner>,
+    /// Where they are others than the pool's.
+    tries: Option<Arc<Tries>>,
+}
 
 struct Inner {
     shared: Arc<Shared>,
@@ -69,7 +73,31 @@ impl Client {
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&shared).keep_fresh());
         tasks.spawn(Keeper::new(Arc::clone(&shared), &identity).run());
-        Ok(Self(Arc::new(Inner { shared, identity, _tasks: tasks })))
+        Ok(Self { inner: Arc::new(Inner { shared, identity, _tasks: tasks }), tries: None })
+    }
+
+    /// The same client with other rules for repeating: how often a call is tried, when a door that gives no sign of life has
+    /// stalled, which models are hedged. It shares connections and the budget of repeats with the one that it came from,
+    /// and with all clones.
+    ///
+    /// ```no_run
+    /// # async fn run(client: lineside_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// use lineside_client::Tries;
+    ///
+    /// // The slowest calls of this model are asked a second time at another door; the first answer counts.
+    /// let hedge = vec!["weld-seam".parse()?];
+    /// // Over a radio link a live door may be silent for longer than on a wire.
+    /// let stall_after = Some(Duration::from_secs(1));
+    /// let client = client.with_tries(Tries { stall_after, hedge, ..Tries::default() });
+    /// # drop(client);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_tries(self, tries: Tries) -> Self {
+        Self { tries: Some(Arc::new(tries)), ..self }
     }
 
     /// Begins an inference.
@@ -82,9 +110,13 @@ impl Client {
     /// # Errors
     /// No member could answer in time; the error says why, and whether the model may have run.
     pub async fn infer_raw(&self, call: InferCall) -> Result<InferReply, CallError> {
-        let result = self.0.shared.pool.infer(call).await;
+        let pool = self.pool();
+        let result = match &self.tries {
+            Some(tries) => pool.infer_by(tries, call).await,
+            None => pool.infer(call).await,
+        };
         match &result {
-            Err(CallError::NoNode { .. } | CallError::Lost { .. }) => self.0.shared.stale.notify_one(),
+            Err(CallError::NoNode { .. } | CallError::Lost { .. }) => self.inner.shared.stale.notify_one(),
             Err(
                 CallError::UnknownModel { .. }
                 | CallError::UnknownVersion { .. }
@@ -151,7 +183,7 @@ impl Client {
         method: &'static str,
         params: &P,
     ) -> Result<(), AskError> {
-        self.0.shared.pool.notify(method, params, ASK_WITHIN).await
+        self.inner.shared.pool.notify(method, params, ASK_WITHIN).await
     }
 
     /// Tells a member something and returns when it has taken it; keeps nothing of the answer. After a loss another
@@ -173,7 +205,7 @@ impl Client {
         method: &'static str,
         params: &P,
     ) -> Result<R, AskError> {
-        self.0.shared.pool.ask(method, params, ASK_WITHIN).await
+        self.inner.shared.pool.ask(method, params, ASK_WITHIN).await
     }
 
     /// Asks one member, whatever the others are doing.
@@ -190,13 +222,13 @@ impl Client {
         let row = roster.rows().iter().find(|row| row.node == node);
         let address = row.ok_or(AskError::UnknownMember(node))?.address;
         let until = Instant::now() + ASK_WITHIN;
-        self.0.shared.pool.ask_at(Destination { node, address }, method, params, until).await
+        self.inner.shared.pool.ask_at(Destination { node, address }, method, params, until).await
     }
 
     /// The member list as last heard, without asking.
     #[must_use]
     pub fn roster(&self) -> Arc<Roster> {
-        self.0.shared.roster.load_full()
+        self.inner.shared.roster.load_full()
     }
 
     /// What this client knows of the peers it calls: the doors, and the nodes, which it calls when no door is left.
@@ -208,13 +240,13 @@ impl Client {
     /// The pool underneath.
     #[must_use]
     pub fn pool(&self) -> &Pool<Mesh> {
-        &self.0.shared.pool
+        &self.inner.shared.pool
     }
 
     /// The identity as it is now, and as it will be after each renewal: when it ends, whom it trusts.
     #[must_use]
     pub fn credentials(&self) -> &Credentials {
-        self.0.identity.credentials()
+        self.inner.identity.credentials()
     }
 
     /// The cluster.
@@ -232,7 +264,7 @@ impl Client {
     /// Says goodbye: ends every connection and waits, at most a second, until the peers know. Calls in flight, of
     /// other clones too, are lost. A client that is only dropped says goodbye without waiting.
     pub async fn close(self) {
-        self.0.shared.pool.transport().shutdown().await;
+        self.inner.shared.pool.transport().shutdown().await;
     }
 }
 

@@ -7,8 +7,15 @@
 //! | leaving, model not here or not now, unreachable | no | at once to a peer that was not asked yet |
 //! | busy | no | at once to a peer that was not asked yet and did not say "busy" to another call a moment ago |
 //! | the connection broke, a defect of the peer | maybe | once more after a short pause, if the call may be repeated |
-//! | the request is wrong, the model fails on it | – | give up: every peer would say the same |
+//! | the peer gives no sign of life | maybe | once more beside it, if the call may be repeated: the first answer counts |
+//! | no connection comes about | no | to a peer that was not asked yet, in the place of this one |
+//! | the model fails on it | yes | once on another peer, if the call may be repeated: the input is wrong, or the peer is |
+//! | the request is wrong | – | give up: every peer would say the same |
 //! | the time ran out | – | give up |
+//!
+//! While a second try runs, a failure of the first changes nothing, and the other way round: the call has failed when both
+//! have. A call that breaks, stalls or is overtaken is not tried again while more than half of those that could serve it
+//! say "busy".
 //!
 //! A call of a session belongs to the peer that has its state, so two rows are different for it:
 //!
@@ -23,6 +30,7 @@
 //! All tries together are at most as many as the pool's setting says (three, if it says nothing), and of those that may
 //! have run the model at most two.
 
+mod pulse;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -34,6 +42,8 @@ use lineside_wire::{CallContext, Executed, InferParams, NodeId};
 
 use crate::{Outcome, balancer::NoLease, call::CallError};
 use verdict::{Verdict, error_of};
+
+pub(crate) use pulse::{Due, Patience, Pulse, Sign, TooLong, due};
 
 /// Tries of one call that may have run the model: the second may answer for the first, a third would most likely
 /// meet what the first two met.
@@ -63,6 +73,10 @@ pub(crate) enum Next {
         /// The pause.
         backoff: Duration,
     },
+    /// The model failed in it: once on another peer, if the budget allows it.
+    SecondOpinion,
+    /// Another try still runs, and may answer.
+    Wait,
     /// The call has failed.
     GiveUp(CallError),
 }
@@ -83,6 +97,8 @@ pub(crate) struct History {
     unnamed: usize,
     broken: Option<CallError>,
     no_state: Option<CallError>,
+    /// What the first peer said whose model failed: whatever comes of a second opinion, no other error says more.
+    model_failed: Option<CallError>,
 }
 
 impl History {
@@ -104,10 +120,11 @@ impl History {
             unnamed: 0,
             broken: None,
             no_state: None,
+            model_failed: None,
         }
     }
 
-    /// Peers that were asked.
+    /// Peers that were asked, those of tries that run included.
     #[must_use]
     pub(crate) fn tried(&self) -> &[NodeId] {
         &self.tried
@@ -119,8 +136,29 @@ impl History {
         0 < self.full
     }
 
-    /// Notes that a try begins, and gives its number; the first is 0.
-    pub(crate) fn begin(&mut self) -> u8 {
+    /// Tries that began.
+    #[must_use]
+    pub(crate) const fn tries(&self) -> u8 {
+        self.tries
+    }
+
+    /// Whether a second try may begin beside one that runs.
+    #[must_use]
+    pub(crate) const fn may_double(&self) -> bool {
+        self.repeatable && self.runs + 2 <= RUNS_MAX && !self.is_spent()
+    }
+
+    /// Whether a try that was not sent may be given up for another.
+    #[must_use]
+    pub(crate) const fn may_move(&self) -> bool {
+        !self.of_session && !self.is_spent()
+    }
+
+    /// Notes that a try begins at a peer, and gives its number; the first is 0.
+    pub(crate) fn begin(&mut self, node: NodeId) -> u8 {
+        if !self.tried.contains(&node) {
+            self.tried.push(node);
+        }
         let number = self.tries;
         self.tries = self.tries.saturating_add(1);
         number
@@ -128,18 +166,28 @@ impl History {
 
     /// Notes how the try ended, and decides: what the balancer learns of the peer, and what follows.
     ///
-    /// `left` is the time until the deadline; `chance`, from 0 to below 1, places the pause.
-    pub(crate) fn failed(&mut self, failure: CallFailure, left: Duration, chance: f64) -> (Outcome, Next) {
+    /// `is_doubled` says that another try of the call still runs, `left` is the time until the deadline; `chance`, from 0
+    /// to below 1, places the pause.
+    pub(crate) fn failed(
+        &mut self,
+        failure: CallFailure,
+        is_doubled: bool,
+        left: Duration,
+        chance: f64,
+    ) -> (Outcome, Next) {
         let verdict = Verdict::of(&failure);
-        let node = node_of(&failure);
-        if !self.tried.contains(&node) {
-            self.tried.push(node);
-        }
         let outcome = verdict.outcome(&failure);
-        (outcome, self.follow(verdict, failure, left, chance))
+        (outcome, self.follow(verdict, failure, is_doubled, left, chance))
     }
 
-    fn follow(&mut self, verdict: Verdict, failure: CallFailure, left: Duration, chance: f64) -> Next {
+    fn follow(
+        &mut self,
+        verdict: Verdict,
+        failure: CallFailure,
+        is_doubled: bool,
+        left: Duration,
+        chance: f64,
+    ) -> Next {
         match verdict {
             Verdict::Full { retry_after } => {
                 self.full += 1;
@@ -154,23 +202,53 @@ impl History {
                     self.unnamed += 1;
                 }
             }
-            Verdict::Broken => return self.repeat(failure, left, chance),
+            Verdict::Broken => return self.repeat(failure, is_doubled, left, chance),
+            Verdict::ModelFailed => return self.second_opinion(failure, is_doubled),
+            Verdict::Late(executed) if is_doubled => {
+                self.runs += u8::from(executed != Executed::No);
+                return Next::Wait;
+            }
             Verdict::Late(executed) => return Next::GiveUp(self.late(executed)),
-            Verdict::NoState | Verdict::Wrong => return Next::GiveUp(error_of(failure, self.tries)),
+            Verdict::NoState | Verdict::Wrong => {
+                let error = error_of(failure, self.tries);
+                return Next::GiveUp(self.last_word(error));
+            }
         }
         Next::Elsewhere
     }
 
-    fn repeat(&mut self, failure: CallFailure, left: Duration, chance: f64) -> Next {
+    fn repeat(&mut self, failure: CallFailure, is_doubled: bool, left: Duration, chance: f64) -> Next {
         self.runs += 1;
         let error = error_of(failure, self.tries);
         let longest = BACKOFF * (1 << self.runs.saturating_sub(1).min(8));
         let backoff = longest.mul_f64(chance);
+        if is_doubled {
+            self.broken = Some(error);
+            return Next::Wait;
+        }
         if !self.repeatable || RUNS_MAX <= self.runs || self.is_spent() || left <= backoff {
-            return Next::GiveUp(error);
+            return Next::GiveUp(self.last_word(error));
         }
         self.broken = Some(error);
         Next::Again { backoff }
+    }
+
+    fn second_opinion(&mut self, failure: CallFailure, is_doubled: bool) -> Next {
+        self.runs += 1;
+        let error = error_of(failure, self.tries);
+        self.model_failed.get_or_insert_with(|| error.clone());
+        if is_doubled {
+            return Next::Wait;
+        }
+        if !self.repeatable || RUNS_MAX <= self.runs || self.is_spent() {
+            return Next::GiveUp(self.last_word(error));
+        }
+        Next::SecondOpinion
+    }
+
+    /// What is told of a call that ends with this error: where a model failed, that.
+    fn last_word(&self, error: CallError) -> CallError {
+        self.model_failed.clone().map_or(error, |failed| with_attempts(failed, self.tries))
     }
 
     /// Whether no further try is allowed, whoever is left.
@@ -189,7 +267,7 @@ impl History {
     #[must_use]
     pub(crate) fn without_peer(mut self, wanted: &InferParams, no_lease: NoLease) -> CallError {
         let model = wanted.model.clone();
-        if let Some(error) = self.broken.take() {
+        if let Some(error) = self.model_failed.take().or_else(|| self.broken.take()) {
             return with_attempts(error, self.tries);
         }
         if 0 < self.full {
@@ -222,16 +300,7 @@ impl History {
     #[must_use]
     pub(crate) fn late(&self, executed: Executed) -> CallError {
         let executed = if 0 < self.runs { Executed::Maybe } else { executed };
-        CallError::Late { attempts: self.tries, executed }
-    }
-}
-
-const fn node_of(failure: &CallFailure) -> NodeId {
-    match failure {
-        CallFailure::Unreachable { node, .. }
-        | CallFailure::Lost { node, .. }
-        | CallFailure::Fault { node, .. }
-        | CallFailure::Invalid { node, .. } => *node,
+        self.last_word(CallError::Late { attempts: self.tries, executed })
     }
 }
 

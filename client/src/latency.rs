@@ -47,6 +47,17 @@ impl Latencies {
         self.total.store(total, Relaxed);
     }
 
+    /// How many answers decide now.
+    pub(crate) fn count(&self) -> u32 {
+        self.total.load(Relaxed)
+    }
+
+    /// Forgets all answers. One that is added meanwhile may be lost, too.
+    pub(crate) fn clear(&self) {
+        self.buckets.iter().for_each(|bucket| bucket.store(0, Relaxed));
+        self.total.store(0, Relaxed);
+    }
+
     /// The time within which this share of the answers came, rounded up to the bucket's end; `None` without any.
     pub(crate) fn percentile(&self, percent: u64) -> Option<Duration> {
         let counts = self.buckets.each_ref().map(|bucket| u64::from(bucket.load(Relaxed)));

@@ -44,6 +44,10 @@
 //! moves on at once, one that may have run is repeated once if it may be, and all tries, three if nothing else is set,
 //! share the call's deadline and the program's budget of repeats (a tenth of its calls, and two per second).
 //!
+//! A peer that sends no packet at all while a call waits has stalled: the call is tried at another one beside it, after a
+//! quarter of a second, and the first answer counts. A slow model is not stalled: its peer acknowledges what it gets. For
+//! models that are named, [`Tries::hedge`] does the same for the slowest calls; [`Client::with_tries`] sets both.
+//!
 //! A client looks after its identity: it renews its certificate before half of its time is over, at any member with the
 //! cluster's authority, and writes it where it came from; it takes over each newer list of whom the cluster trusts, and
 //! its connections with who is not trusted any longer end. [`Client::credentials`] shows both. A certificate of a client
@@ -77,8 +81,8 @@ mod testing;
 mod transport;
 
 pub use answer::{Answer, AnswerError, Output};
-pub use balancer::{Balancer, Balancing, Lease, NoLease, Outcome, PeerStatistics, Policy};
-pub use budget::Budget;
+pub use balancer::{Balancer, Balancing, Lease, NoLease, Outcome, Panic, PeerStatistics, Policy, Rest};
+pub use budget::{Budget, TryCounts, Why};
 pub use call::{CallError, InferCall, InferReply};
 pub use candidate::{Candidate, Served, Serves, Wanted};
 pub use client::{Client, ConnectError, IntoToken, Join, JoinFailure};

@@ -5,24 +5,21 @@
 //! the gateways.
 
 mod ask;
+mod race;
 #[cfg(test)]
 mod tests;
 
 use std::{num::NonZeroU8, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use lineside_mesh::{CallFailure, Destination, Outbound, Reply};
-use lineside_wire::{
-    CallContext, Executed, InferResult, LoadReport, ModelName, NodeId, RunReport, decode_part, method,
-};
-use tokio::time::{Instant, sleep, timeout_at};
-use tracing::{Instrument, debug, debug_span};
+use lineside_mesh::{Destination, Reply};
+use lineside_wire::{LoadReport, ModelName, NodeId, RunReport, decode_part};
+use tokio::time::Instant;
 
 use crate::{
-    Balancer, Budget, Outcome, Wanted,
+    Balancer, Budget, Outcome, TryCounts, Wanted,
     balancer::{Lease, NoLease},
     call::{CallError, InferCall, InferReply},
-    failover::{ATTEMPTS_MAX, History, Next},
+    failover::{ATTEMPTS_MAX, History},
     transport::Transport,
 };
 
@@ -32,6 +29,16 @@ pub use ask::AskError;
 /// model has run. A round trip and a thread's waking on a machine that computes on every core, and never more than a
 /// quarter of the time that the call had: who is in a hurry wants no late answer.
 const LAST_WORD: Duration = Duration::from_millis(20);
+
+/// On a LAN a live peer acknowledges within milliseconds; this bears several lost packets in a row.
+const STALL_AFTER: Duration = Duration::from_millis(250);
+
+/// The shortest time after which a peer counts as stalled, whatever is set: QUIC may keep an acknowledgement back for
+/// 25 ms, and a machine that computes on every core takes as long to wake a thread.
+const STALL_AFTER_MIN: Duration = Duration::from_millis(50);
+
+/// The answer that is usual for nearly all calls of a model, in percent: one that takes longer is hedged.
+const HEDGED_PERCENT: u64 = 95;
 
 /// Calls peers, chosen by a balancer that other pools of the process may share.
 #[derive(Debug)]
@@ -49,9 +56,12 @@ pub struct Tries {
     /// whatever is set here.
     pub attempts_max: NonZeroU8,
     /// A peer that has calls and sends no packet at all for so long has stalled: its calls are tried elsewhere, too, before
-    /// QUIC knows whether it is gone. `None` waits for QUIC.
+    /// QUIC knows whether it is gone. Counts as 50 ms when it is shorter: a live peer may take as long to acknowledge.
+    /// `None` waits for QUIC.
     pub stall_after: Option<Duration>,
-    /// Models whose slowest calls are tried a second time before they have failed.
+    /// Models whose slowest calls are tried a second time before they have failed: after the time within which 95 % of
+    /// their answers come, at most one call in twenty, and the first answer counts. It buys a shorter tail with at most
+    /// 5 % more work.
     pub hedge: Vec<ModelName>,
 }
 
@@ -61,14 +71,13 @@ impl Default for Tries {
     }
 }
 
-/// On a LAN a live peer acknowledges within milliseconds; this bears several lost packets in a row.
-const STALL_AFTER: Duration = Duration::from_millis(250);
-
-/// How a try ended.
-enum Try {
-    Answered(InferResult, Bytes, RunReport),
-    Failed(CallFailure),
-    Late,
+impl Tries {
+    /// After how long this call is to be hedged, if it is.
+    fn usual(&self, call: &InferCall, balancer: &Balancer) -> Option<Duration> {
+        let model = &call.params.model;
+        let is_hedged = self.hedge.contains(model) && call.context.session.is_none();
+        if is_hedged { balancer.usual(model, HEDGED_PERCENT) } else { None }
+    }
 }
 
 impl<T: Transport> Pool<T> {
@@ -98,6 +107,12 @@ impl<T: Transport> Pool<T> {
         &self.transport
     }
 
+    /// What the calls of all pools with this one's budget have come to.
+    #[must_use]
+    pub fn counts(&self) -> TryCounts {
+        self.budget.counts()
+    }
+
     /// Runs one inference, on as many peers as it takes within the call's deadline.
     ///
     /// Dropping the future cancels the call and frees its place at the peer.
@@ -105,54 +120,17 @@ impl<T: Transport> Pool<T> {
     /// # Errors
     /// No peer could answer in time; the error says why, and whether the model may have run.
     pub async fn infer(&self, call: InferCall) -> Result<InferReply, CallError> {
+        self.infer_by(&self.tries, call).await
+    }
+
+    /// The same by other rules than the pool's own.
+    pub(crate) async fn infer_by(&self, tries: &Tries, call: InferCall) -> Result<InferReply, CallError> {
         self.budget.called(Instant::now().into_std());
-        let mut history = History::new(&call.context, self.tries.attempts_max);
-        let mut may_return = false;
-        loop {
-            let now = Instant::now();
-            if call.deadline <= now {
-                return Err(history.late(Executed::No));
-            }
-            let lease = match self.lease(&call, &history, may_return, now) {
-                Ok(lease) => lease,
-                Err(no_lease) => return Err(history.without_peer(&call.params, no_lease)),
-            };
-            let attempt = history.begin();
-            let span = debug_span!("try", model = %call.params.model, node = %lease.node(), attempt);
-            let ended = self.attempt(&call, &lease, attempt, now).instrument(span).await;
-            match ended {
-                Try::Answered(result, payload, report) => {
-                    let load = own_load(&report, lease.node());
-                    self.report(lease, Outcome::Answered { load, took: now.elapsed() });
-                    // A door counts the tries behind it; those at other doors come on top.
-                    let attempts = report.attempts.saturating_add(attempt);
-                    return Ok(InferReply { result, payload, report: RunReport { attempts, ..report } });
-                }
-                Try::Late => {
-                    self.report(lease, Outcome::Late);
-                    return Err(history.late(Executed::Maybe));
-                }
-                Try::Failed(failure) => {
-                    debug!(model = %call.params.model, attempt, %failure, "a try failed");
-                    let left = call.deadline.saturating_duration_since(Instant::now());
-                    let (outcome, next) = history.failed(failure, left, rand::random());
-                    self.report(lease, outcome);
-                    may_return = matches!(next, Next::Again { .. });
-                    match next {
-                        Next::GiveUp(error) => return Err(error),
-                        Next::Elsewhere => {}
-                        Next::Again { .. } if !self.budget.repeat(Instant::now().into_std()) => {
-                            return Err(history.give_up(&call.params));
-                        }
-                        Next::Again { backoff } => sleep(backoff).await,
-                    }
-                }
-            }
-        }
+        race::run(self, tries, &call).await
     }
 
     /// The peer of the next try: one that was not asked yet, or, for a call that broke, any when there is no other. A
-    /// call of a session goes by the session's order, any other by load.
+    /// call of a session goes by the session's order, any other by load, or where its affinity draws it.
     fn lease(
         &self,
         call: &InferCall,
@@ -171,25 +149,10 @@ impl<T: Transport> Pool<T> {
         if history.met_full() && !may_return {
             return self.balancer.lease_with_room(wanted, history.tried(), now);
         }
-        match self.balancer.lease(wanted, history.tried(), now) {
+        let affinity = call.context.affinity.as_deref();
+        match self.balancer.lease_for(affinity, wanted, history.tried(), now) {
             Err(NoLease::Exhausted) if may_return => self.balancer.lease(wanted, &[], now),
             result => result,
-        }
-    }
-
-    async fn attempt(&self, call: &InferCall, lease: &Lease, attempt: u8, now: Instant) -> Try {
-        let left = call.deadline.saturating_duration_since(now);
-        let outbound = Outbound {
-            method: method::INFER,
-            context: CallContext { timeout_us: Some(micros(left)), attempt, ..call.context.clone() },
-            params: &call.params,
-            payload: call.payload.clone(),
-        };
-        let answer = self.transport.call(destination(lease), outbound);
-        match timeout_at(call.deadline + LAST_WORD.min(left / 4), answer).await {
-            Ok(Ok(reply)) => read(reply, lease.node()),
-            Ok(Err(failure)) => Try::Failed(failure),
-            Err(_) => Try::Late,
         }
     }
 
@@ -206,13 +169,12 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn read(reply: Reply, node: NodeId) -> Try {
+/// Reads a peer's answer; the error says how it breaks the protocol.
+fn read(reply: Reply, node: NodeId) -> Result<InferReply, String> {
     let unreported =
         || RunReport { node, load: LoadReport::default(), queue_us: 0, run_us: 0, attempts: 1, batch: 1 };
-    match decode_part(&reply.result) {
-        Ok(result) => Try::Answered(result, reply.payload, reply.report.unwrap_or_else(unreported)),
-        Err(fault) => Try::Failed(CallFailure::Invalid { node, reason: fault.message }),
-    }
+    let result = decode_part(&reply.result).map_err(|fault| fault.message)?;
+    Ok(InferReply { result, payload: reply.payload, report: reply.report.unwrap_or_else(unreported) })
 }
 
 /// The load of the peer itself; a door passes on that of the node behind it.

@@ -120,6 +120,14 @@ impl InferRequest {
         self
     }
 
+    /// Is drawn to one node with all calls of the same key, while that node has room: what it keeps for them in its caches is
+    /// used again. A wish, unlike [`session`](Self::session): another node answers when that one is busy or gone, and
+    /// the call is repeated like any other. At most 128 bytes make sense; the door passes them on with each try.
+    pub fn affinity(mut self, key: &str) -> Self {
+        self.context.affinity = Some(key.to_owned());
+        self
+    }
+
     /// Calls with the same key may be done once in the place of twice. No node of this release makes use of it.
     pub fn idempotency_key(mut self, key: &str) -> Self {
         self.context.idempotency_key = Some(key.to_owned());

@@ -13,7 +13,7 @@ use lineside_wire::{
     ModelName, ModelState, ModelVersion, NodeId, Role,
 };
 
-use crate::{Candidate, PeerStatistics, Served, Serves, Standing};
+use crate::{Candidate, PeerStatistics, Rest, Served, Serves, Standing};
 
 /// A member list at one moment.
 #[derive(Clone, Debug)]
@@ -53,6 +53,9 @@ impl Roster {
             row.p95_us = known.p95.map(|p95| u64::try_from(p95.as_micros()).unwrap_or(u64::MAX));
             row.calls = known.calls;
             row.failures = known.failures;
+            row.rests = known.rests.map(|rest| rest.as_str().to_owned());
+            let ejections = Rest::ALL.iter().zip(known.ejections).filter(|(_, count)| *count != 0);
+            row.ejections = ejections.map(|(rest, count)| (rest.as_str().to_owned(), count)).collect();
         }
         list
     }
@@ -138,6 +141,8 @@ impl Roster {
                 // Before its first report a node's load is all zeros, and no node runs nothing at once.
                 load: (0 < node.load.slots).then_some(node.load),
                 serves: Serves::Models(served.collect()),
+                // A door beside it works on, with other nodes.
+                draining: node.draining || node.cordoned,
                 ..candidate(row, node)
             })
         };
@@ -162,7 +167,7 @@ fn candidate(row: &MemberRow, member: &MemberState) -> Candidate {
         name: member.name.as_str().into(),
         address: row.address,
         standing: standing(row),
-        draining: member.draining || member.cordoned,
+        draining: member.draining,
         weight: member.weight,
         epoch: member.epoch,
         slots: 1,

@@ -74,6 +74,8 @@ pub(crate) fn row_of(name: &str, state: Standing, models: Vec<ModelInfo>) -> Mem
         p95_us: None,
         calls: 0,
         failures: 0,
+        rests: None,
+        ejections: std::collections::BTreeMap::new(),
         clock_ahead_ms: None,
         double: None,
     }

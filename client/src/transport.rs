@@ -1,5 +1,7 @@
 //! What the pool needs of the network.
 
+use std::time::Duration;
+
 use lineside_mesh::{CallFailure, Destination, Mesh, Outbound, Reply};
 use serde::Serialize;
 
@@ -14,6 +16,13 @@ pub trait Transport: Send + Sync + 'static {
         to: Destination,
         call: Outbound<P>,
     ) -> impl Future<Output = Result<Reply, CallFailure>> + Send;
+
+    /// Packets that have come from a peer so far: any other number than a moment ago is a sign of life. `None` while there
+    /// is no connection; a call that began meanwhile has not been sent. Asked for each call, so it must be cheap.
+    fn received(&self, to: Destination) -> Option<u64>;
+
+    /// For how long a live peer may send nothing when it has nothing to say.
+    fn quiet_max(&self) -> Duration;
 }
 
 impl Transport for Mesh {
@@ -23,5 +32,13 @@ impl Transport for Mesh {
         call: Outbound<P>,
     ) -> impl Future<Output = Result<Reply, CallFailure>> + Send {
         Self::call(self, to, call)
+    }
+
+    fn received(&self, to: Destination) -> Option<u64> {
+        Self::received(self, to.node)
+    }
+
+    fn quiet_max(&self) -> Duration {
+        Self::quiet_max(self)
     }
 }

@@ -67,6 +67,10 @@ pub struct GossipCounters {
     pub over_limit: u64,
     /// Lives that others wanted to force on us too often, or while a machine with our id has a later one.
     pub rebirths_refused: u64,
+    /// Probes of other members that failed, directly and through others.
+    pub probes_failed: u64,
+    /// How slow this member finds itself, 0 to 4: it gives suspects one more time as long for each.
+    pub health_level: u8,
     /// Greetings with another machine that proved to have this member's own id: one of the two disks is a copy.
     pub doubles_met: u64,
 }

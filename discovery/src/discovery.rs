@@ -16,12 +16,16 @@ use lineside_wire::{ClusterId, MemberState, NodeId};
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
     Carrier, ClusterView, Counters, DiscoveryError, MdnsConfig, PACKET_BYTES_MAX, Pace, disk, driver,
-    epoch::EpochFile, identity::is_dialable, remembered::Remembered, view::Roster,
+    epoch::EpochFile,
+    identity::is_dialable,
+    remembered::Remembered,
+    view::Roster,
+    watchdog::{LOOK_EVERY, Watchdog},
 };
 
 /// Packets that wait for the gossip thread, about a megabyte. A cluster of 256 sends a member a few dozen per second.
@@ -97,7 +101,9 @@ impl Opened {
             rng: StdRng::from_rng(&mut rand::rng()),
         };
         driver::spawn(parts, inlets, end).map_err(DiscoveryError::Thread)?;
-        Ok(Discovery(Arc::new(Handle { view, packets, greetings, own: own_in, leave, ended, shared })))
+        let started = Instant::now();
+        let handle = Handle { view, packets, greetings, own: own_in, leave, ended, shared, started };
+        Ok(Discovery(Arc::new(handle)))
     }
 }
 
@@ -114,14 +120,16 @@ struct Handle {
     leave: watch::Sender<bool>,
     ended: watch::Receiver<()>,
     shared: Arc<Shared>,
+    started: Instant,
 }
 
 impl Discovery {
     /// Opens the state directory and counts this start. The count is on the disk before this returns.
     ///
     /// # Errors
-    /// The directory cannot be used, or the count in it is damaged.
+    /// The pace cannot be kept, the directory cannot be used, or the count in it is damaged.
     pub fn open(config: DiscoveryConfig) -> Result<Opened, DiscoveryError> {
+        config.pace.check()?;
         disk::make_directory(&config.state_dir)
             .map_err(|source| DiscoveryError::Directory { path: config.state_dir.clone(), source })?;
         let epoch = EpochFile::count_start(&config.state_dir)?;
@@ -168,6 +176,38 @@ impl Discovery {
         self.0.shared.epoch.load(Ordering::Relaxed)
     }
 
+    /// The time since the gossip thread last turned: below a second or so while it is well, also before its first turn.
+    #[must_use]
+    pub fn last_turn(&self) -> Duration {
+        let turned = self.0.shared.counters().last_turn.unwrap_or(self.0.started);
+        Instant::now().saturating_duration_since(turned)
+    }
+
+    /// Waits until the gossip thread is stuck: for five seconds in which this task was awake it has not turned. It is
+    /// then told in the log; nothing in this process can mend it, so end the process and have it started again. Never
+    /// returns while the thread is well, or when it has ended, which closes the view.
+    pub async fn stuck(&self) {
+        let mut watchdog = Watchdog::new(self.turns(), Instant::now());
+        loop {
+            sleep(LOOK_EVERY).await;
+            if self.0.ended.has_changed().is_err() {
+                std::future::pending::<()>().await;
+            }
+            if watchdog.look(self.turns(), Instant::now()) {
+                let silent_for = self.last_turn();
+                tracing::error!(
+                    ?silent_for,
+                    "the gossip thread is stuck: this member no longer follows its cluster and must be started again"
+                );
+                return;
+            }
+        }
+    }
+
+    fn turns(&self) -> u64 {
+        self.0.shared.turns.load(Ordering::Relaxed)
+    }
+
     /// What went wrong so far, and how often.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -194,13 +234,16 @@ pub(crate) struct Shared {
     /// Packets in the queue, by member; no longer than the queue.
     waiting: Mutex<BTreeMap<NodeId, u32>>,
     dropped: AtomicU64,
+    /// How often the thread has turned.
+    pub(crate) turns: AtomicU64,
     pub(crate) epoch: AtomicU64,
 }
 
 impl Shared {
     fn new(epoch: u64) -> Self {
         let waiting = Mutex::default();
-        Self { counters: Mutex::default(), waiting, dropped: AtomicU64::new(0), epoch: AtomicU64::new(epoch) }
+        let [dropped, turns] = [AtomicU64::new(0), AtomicU64::new(0)];
+        Self { counters: Mutex::default(), waiting, dropped, turns, epoch: AtomicU64::new(epoch) }
     }
 
     /// Held for a copy only.

@@ -1,11 +1,15 @@
 //! Files that are written whole or not at all.
 
+pub(crate) mod cut;
+
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
 };
+
+use cut::Step;
 
 /// Makes a directory, and its parents, that only the owner can enter. One that exists is left as it is.
 pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
@@ -34,12 +38,25 @@ pub(crate) fn read(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
 pub(crate) fn write_whole(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = directory.join(format!(".{name}.tmp"));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    cut::after(Step::Made);
+    let written = write(&mut file, bytes);
     if let Err(error) = written.and_then(|()| fs::rename(&temporary, directory.join(name))) {
         drop(fs::remove_file(&temporary)); // Nothing better to do; the next write begins anew.
         return Err(error);
     }
+    cut::after(Step::Renamed);
     File::open(directory)?.sync_all()
+}
+
+fn write(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    let (half, rest) = bytes.split_at(bytes.len() / 2);
+    file.write_all(half)?;
+    cut::after(Step::HalfWritten);
+    file.write_all(rest)?;
+    cut::after(Step::Written);
+    file.sync_all()?;
+    cut::after(Step::Synced);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -72,5 +89,32 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         write_whole(directory.path(), "file", &[0; 11]).unwrap();
         assert!(read(&directory.path().join("file"), 10).is_err());
+    }
+
+    #[test]
+    fn a_power_cut_at_any_step_leaves_the_old_content_or_the_new_and_the_next_write_clears_up() {
+        for step in Step::ALL {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("file");
+            write_whole(directory.path(), "file", b"the old one").unwrap();
+            let cut = cut::during(0, step, || write_whole(directory.path(), "file", b"the new one"));
+            assert!(cut.is_none(), "{step:?} was not reached");
+            let found = read(&path, 100).unwrap().unwrap();
+            let expected: &[u8] = if step == Step::Renamed { b"the new one" } else { b"the old one" };
+            assert_eq!(found, expected, "{step:?}");
+            write_whole(directory.path(), "file", b"the next one").unwrap();
+            assert_eq!(read(&path, 100).unwrap().as_deref(), Some(&b"the next one"[..]));
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "{step:?} left something behind");
+        }
+    }
+
+    #[test]
+    fn a_power_cut_at_the_first_write_leaves_nothing_or_all() {
+        for step in Step::ALL {
+            let directory = tempfile::tempdir().unwrap();
+            assert!(cut::during(0, step, || write_whole(directory.path(), "file", b"one")).is_none());
+            let found = read(&directory.path().join("file"), 100).unwrap();
+            assert_eq!(found.as_deref(), (step == Step::Renamed).then_some(&b"one"[..]), "{step:?}");
+        }
     }
 }

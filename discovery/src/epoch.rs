@@ -80,6 +80,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::disk::cut::{self, Step};
 
     #[test]
     fn every_start_counts_one() {
@@ -123,5 +124,38 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join(EPOCH_FILE)).unwrap();
         assert!(EpochFile::count_start(directory.path()).is_err());
+    }
+
+    #[test]
+    fn a_power_cut_at_any_step_uses_no_epoch_twice() {
+        for step in Step::ALL {
+            let directory = tempfile::tempdir().unwrap();
+            let mut told = Vec::new();
+            let mut file = EpochFile::count_start(directory.path()).unwrap();
+            told.push(file.epoch());
+            // While a life is counted that others forced on it. It is told to nobody before.
+            assert!(cut::during(0, step, || file.renewed(2)).is_none(), "{step:?}");
+            // While the next start is counted.
+            let cut = cut::during(0, step, || EpochFile::count_start(directory.path()));
+            assert!(cut.is_none(), "{step:?}");
+            for _ in 0..3 {
+                let epoch = EpochFile::count_start(directory.path()).unwrap().epoch();
+                assert!(told.iter().all(|told| *told < epoch), "{step:?}: {epoch} after {told:?}");
+                told.push(epoch);
+            }
+        }
+    }
+
+    #[test]
+    fn a_count_that_is_missing_begins_anew_and_one_of_a_newer_release_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(EpochFile::count_start(directory.path()).unwrap().epoch(), 1);
+        fs::remove_file(directory.path().join(EPOCH_FILE)).unwrap();
+        assert_eq!(EpochFile::count_start(directory.path()).unwrap().epoch(), 1);
+        for newer in ["epoch 17 of-block 4\n", "epochs 2\nepoch 17\n"] {
+            fs::write(directory.path().join(EPOCH_FILE), newer).unwrap();
+            let error = EpochFile::count_start(directory.path()).unwrap_err();
+            assert!(matches!(error, DiscoveryError::EpochDamaged { .. }), "{error}");
+        }
     }
 }

@@ -2,9 +2,14 @@
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
+use crate::PaceError;
+
 /// Why this process cannot take part in its cluster's gossip. Nothing was sent.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoveryError {
+    /// The heartbeat's times do not fit together.
+    #[error(transparent)]
+    Pace(#[from] PaceError),
     /// The state directory is not there and cannot be made.
     #[error("the directory {} cannot be made: {source}. The user that runs this member must own the directory above it", path.display())]
     Directory {

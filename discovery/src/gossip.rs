@@ -6,27 +6,30 @@
 //! A packet is judged before foca sees it: it must be of our cluster, name as its sender the member whose
 //! certificate the connection has, and be meant for us. No packet makes the list longer than [`crate::MEMBERS_MAX`].
 
+mod buddy;
 mod doubles;
+mod health;
 mod leaving;
 mod screen;
 mod settings;
+mod settle;
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeSet, VecDeque},
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::RefCell, collections::VecDeque, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use foca::{AccumulatingRuntime, Foca, OwnedNotification, State, Timer};
+use foca::{AccumulatingRuntime, Foca, Timer};
 use lineside_wire::{ClusterId, MemberState, NodeId, Standing};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IteratorRandom};
 use tokio::time::Instant;
 
-use self::{doubles::Doubles, leaving::Leaving, screen::Limiter, settings::swim_config};
+use self::{
+    buddy::Told,
+    doubles::Doubles,
+    health::{Health, LAG_MAX},
+    leaving::Leaving,
+    screen::Limiter,
+    settings::swim_config,
+};
 use crate::{
     Pace,
     codec::Codec,
@@ -37,7 +40,7 @@ use crate::{
     summary::{MemberSummary, Summaries, SummaryHandler, state_digest},
     targets::Targets,
     timers::Timers,
-    view::{Change, ClusterView, Life, Roster},
+    view::{Change, ClusterView, Roster},
 };
 
 /// Changes of load and of last evidence wait for each other this long before a new view goes out.
@@ -108,6 +111,8 @@ type Swim = Foca<Identity, Codec, StdRng, SummaryHandler>;
 /// The state machine. See the page of this file.
 pub(crate) struct Gossip {
     swim: Swim,
+    pace: Pace,
+    health: Health,
     runtime: AccumulatingRuntime<Identity>,
     timers: Timers<Timer<Identity>>,
     codec: Codec,
@@ -124,6 +129,7 @@ pub(crate) struct Gossip {
     burials: Limiter,
     catch_ups: Limiter,
     doubles: Doubles,
+    told: Told,
     leaving: Leaving,
     change: Change,
     seen_changed: bool,
@@ -148,13 +154,15 @@ impl Gossip {
         let summaries = Rc::new(RefCell::new(Summaries::new(own.node)));
         let swim = Foca::with_custom_broadcast(
             identity,
-            swim_config(pace),
+            swim_config(pace, 0),
             StdRng::from_rng(&mut rng),
             codec,
             SummaryHandler(Rc::clone(&summaries)),
         );
         Self {
             swim,
+            pace,
+            health: Health::new(pace.interval),
             runtime: AccumulatingRuntime::new(),
             timers: Timers::new(),
             codec,
@@ -169,6 +177,7 @@ impl Gossip {
             burials: Limiter::default(),
             catch_ups: Limiter::default(),
             doubles: Doubles::default(),
+            told: Told::default(),
             leaving: Leaving::No,
             change: Change::Major,
             seen_changed: false,
@@ -220,7 +229,8 @@ impl Gossip {
             (Change::None, true) => Some(self.view_sent + SEEN_EVERY),
             (Change::Minor | Change::Major, _) => Some(self.view_sent + VIEW_EVERY),
         };
-        let waits = [self.timers.next(), self.fetches.next_wake(now), self.doubles.next_wake()];
+        let health = self.health.next_wake();
+        let waits = [self.timers.next(), self.fetches.next_wake(now), self.doubles.next_wake(), health];
         waits.into_iter().chain([leaving, publish, announce, view]).flatten().min()
     }
 
@@ -318,6 +328,7 @@ impl Gossip {
 
     /// Everything that waits for a time.
     fn wake(&mut self, now: Instant) {
+        self.look_at_ourselves(now);
         let mut due = self.timers.take_due(now);
         // After a stall several are due at once; foca wants them in its own order then.
         due.sort();
@@ -332,6 +343,30 @@ impl Gossip {
         self.announce(now);
         self.publish(now);
         self.go(now);
+    }
+
+    /// Takes in by how much we are late, before anything is done about what is due. A suspect loses no time by it: its
+    /// objection may lie in our queue.
+    fn look_at_ourselves(&mut self, now: Instant) {
+        let lag = self.timers.next().map_or(Duration::ZERO, |due| now.saturating_duration_since(due));
+        if LAG_MAX < lag {
+            self.timers.postpone(lag, |timer| matches!(timer, Timer::ChangeSuspectToDown { .. }));
+        }
+        self.health.pass(now);
+        self.health.lagged(lag, now);
+        self.take_health();
+    }
+
+    /// Has foca give suspects as much time as our own health demands.
+    fn take_health(&mut self) {
+        let level = self.health.level();
+        if level == self.counters.health_level {
+            return;
+        }
+        self.counters.health_level = level;
+        if let Err(error) = self.swim.set_config(swim_config(self.pace, level)) {
+            tracing::debug!(%error, level, "suspects keep the time that they had");
+        }
     }
 
     /// Whether this is the end of a suspicion that its member has refuted. Foca 2.0 changes nothing then, but
@@ -401,97 +436,5 @@ impl Gossip {
         }
         self.roster.set_own(&self.own, Standing::Alive, now);
         self.change = self.change.max(Change::Minor);
-    }
-
-    /// Turns what foca did into outputs, and compares its list with ours.
-    fn settle(&mut self, now: Instant) {
-        let identity = self.swim.identity();
-        if identity.epoch != self.own.epoch && self.leaving == Leaving::No {
-            self.own.epoch = identity.epoch;
-            self.outputs.push_back(Output::Renewed { epoch: identity.epoch });
-            self.publisher.now();
-            self.roster.set_own(&self.own, Standing::Alive, now);
-            self.change = Change::Major;
-        }
-        while let Some((after, timer)) = self.runtime.to_schedule() {
-            self.timers.set(now + after, timer);
-        }
-        while let Some((to, packet)) = self.runtime.to_send() {
-            self.counters.sent += 1;
-            self.outputs.push_back(Output::Send { to: to.node, address: to.address, packet });
-        }
-        while let Some(notification) = self.runtime.to_notify() {
-            match notification {
-                OwnedNotification::Active => {
-                    self.rejoin = None;
-                    self.publisher.now(); // There is somebody to hear it.
-                }
-                OwnedNotification::Rejoin(_) => self.rejoin = Some(now),
-                _ => {}
-            }
-        }
-        self.compare(now);
-        self.doubles.forget(now);
-        let doubles = &self.doubles;
-        self.change = self.change.max(self.roster.name_doubles(|node, at| doubles.of(node, at)));
-        self.fetch(now);
-        self.show(now);
-        if self.leaving == Leaving::Done {
-            self.outputs.push_back(Output::Left);
-        }
-    }
-
-    /// Brings the roster up to foca's list.
-    fn compare(&mut self, now: Instant) {
-        let mut summaries = self.summaries.borrow_mut();
-        let own = self.own.node;
-        let mut listed = BTreeSet::new();
-        for member in self.swim.iter_membership_state().filter(|member| member.id().node != own) {
-            let identity = member.id();
-            let life = match member.state() {
-                State::Alive => Life::Alive,
-                State::Suspect => Life::Suspect,
-                State::Down => Life::Down,
-            };
-            listed.insert(identity.node);
-            let was_active = self.roster.get(identity.node).is_some_and(|row| row.standing.is_present());
-            let change = self.roster.set_life(identity, life, summaries.of(identity.node), now);
-            self.change = self.change.max(change);
-            if was_active && life == Life::Down {
-                self.outputs.push_back(Output::Gone(identity.node));
-            }
-        }
-        self.change = self.change.max(self.roster.retain(|node| listed.contains(&node)));
-        if 2 * listed.len() + 16 < summaries.len() {
-            summaries.retain(|node| listed.contains(&node));
-        }
-        self.fetches.retain(|node| listed.contains(&node));
-    }
-
-    fn fetch(&mut self, now: Instant) {
-        if self.leaving != Leaving::No {
-            return;
-        }
-        let summaries = self.summaries.borrow();
-        for member in self.roster.others() {
-            let lacks = self.roster.lacks_state(member.node, summaries.of(member.node));
-            if lacks && self.fetches.ask(member.node, now) {
-                self.outputs.push_back(Output::Fetch { node: member.node, address: member.address });
-            }
-        }
-    }
-
-    /// Gives out a new view when there is enough to see.
-    fn show(&mut self, now: Instant) {
-        let due = match (self.change, self.seen_changed) {
-            (Change::Major, _) => true,
-            (Change::Minor, _) => self.view_sent + VIEW_EVERY <= now,
-            (Change::None, true) => self.view_sent + SEEN_EVERY <= now,
-            (Change::None, false) => false,
-        };
-        if due {
-            (self.change, self.seen_changed, self.view_sent) = (Change::None, false, now);
-            self.outputs.push_back(Output::View(self.roster.snapshot()));
-        }
     }
 }

@@ -67,8 +67,6 @@
 //! # }
 //! ```
 
-use std::{num::NonZeroU8, time::Duration};
-
 mod carrier;
 mod codec;
 mod counters;
@@ -83,12 +81,16 @@ mod hint;
 mod identity;
 mod ladder;
 mod mdns;
+mod pace;
 mod publish;
 mod remembered;
+#[doc(hidden)]
+pub mod simulation;
 mod summary;
 mod targets;
 mod timers;
 mod view;
+mod watchdog;
 
 #[cfg(test)]
 mod sim;
@@ -100,6 +102,7 @@ pub use counters::{Counters, GossipCounters, MdnsState};
 pub use discovery::{Discovery, DiscoveryConfig, Opened};
 pub use error::DiscoveryError;
 pub use mdns::MdnsConfig;
+pub use pace::{Pace, PaceError};
 pub use view::{ClusterView, Member};
 
 pub use lineside_wire::Standing;
@@ -109,42 +112,3 @@ pub const MEMBERS_MAX: usize = 256;
 
 /// Largest SWIM packet, in bytes: fits a QUIC datagram on a path whose MTU is not known yet.
 pub const PACKET_BYTES_MAX: usize = 1100;
-
-/// How eagerly members watch each other.
-///
-/// | here | in SWIM |
-/// |---|---|
-/// | [`interval`](Pace::interval) | probe period: each member asks one other whether it is there |
-/// | [`timeout`](Pace::timeout) | probe round trip: after it, three others are asked to ask |
-/// | [`retries`](Pace::retries) | for so many intervals a member that did not answer is only suspected, and can object |
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
-    /// Between two probes of one member.
-    pub interval: Duration,
-    /// How long an answer may take; less than half of the interval leaves the indirect probes their time.
-    pub timeout: Duration,
-    /// Intervals that a suspect has to object, before it counts as down.
-    pub retries: NonZeroU8,
-}
-
-impl Pace {
-    /// Any LAN.
-    pub const LAN: Self = Self {
-        interval: Duration::from_secs(1),
-        timeout: Duration::from_millis(500),
-        retries: NonZeroU8::new(4).expect("4 is not 0"),
-    };
-
-    /// Dedicated wired machines.
-    pub const FAST: Self = Self {
-        interval: Duration::from_millis(500),
-        timeout: Duration::from_millis(150),
-        retries: NonZeroU8::new(5).expect("5 is not 0"),
-    };
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self::LAN
-    }
-}

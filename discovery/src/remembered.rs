@@ -157,6 +157,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        disk::cut::{self, Step},
         sim::{CLUSTER, node, state_of},
         view::{Life, Roster},
     };
@@ -260,5 +261,23 @@ mod tests {
         let bytes = print(&all);
         assert!(u64::try_from(bytes.len()).unwrap() <= FILE_BYTES_MAX);
         assert_eq!(parse(&bytes), Some(all));
+    }
+
+    #[test]
+    fn a_power_cut_at_any_step_leaves_those_of_before_or_those_of_now() {
+        for step in Step::ALL {
+            let (directory, now) = (tempfile::tempdir().unwrap(), Instant::now());
+            let mut remembered = Remembered::open(directory.path());
+            remembered.saw(&view([2], now));
+            save(&mut remembered, true, now);
+            remembered.saw(&view([2, 3], now));
+            assert!(cut::during(0, step, || save(&mut remembered, true, now)).is_none(), "{step:?}");
+            let mut next = Remembered::open(directory.path());
+            let count = if step == Step::Renamed { 2 } else { 1 };
+            assert_eq!(next.addresses().len(), count, "{step:?}");
+            next.saw(&view([4, 5, 6], now));
+            save(&mut next, true, now);
+            assert_eq!(Remembered::open(directory.path()).addresses().len(), 3);
+        }
     }
 }

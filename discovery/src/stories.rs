@@ -1,6 +1,8 @@
 //! What the cluster does, told in virtual time.
 
 mod doubles;
+mod health;
+mod rejoin;
 
 use std::{net::SocketAddr, time::Duration};
 

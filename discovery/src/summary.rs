@@ -334,7 +334,13 @@ mod tests {
                 cordoned: flags.0,
                 leaving: flags.1,
                 door: flags.2,
-                load: LoadReport { running: load.0, queued: load.1, slots: load.2, limit: 0, call_us: 0 },
+                load: LoadReport {
+                    running: load.0,
+                    queued: load.1,
+                    slots: load.2,
+                    limit: load.0 ^ load.1,
+                    call_us: load.1 ^ load.2,
+                },
                 digest: numbers.3,
                 trust: TrustStamp { number: numbers.4, hash: numbers.5 },
             },
@@ -348,7 +354,7 @@ mod tests {
             draining: true,
             cordoned: false,
             door: true,
-            load: LoadReport { running: 1, queued: 2, slots: 3, limit: 0, call_us: 0 },
+            load: LoadReport { running: 1, queued: 2, slots: 3, limit: 4, call_us: 5 },
             digest: 0x0d0d,
             trust: TrustStamp { number: 7, hash: 0x0abc },
             ..summary(WELD, 5, 9)
@@ -359,7 +365,7 @@ mod tests {
             hex,
             format!(
                 "01{node}00000000000000050000000000000009000000000000000005\
-                 0000000100000002000000030000000000000d0d00000000000000070000000000000abc"
+                 00000001000000020000000300000004000000050000000000000d0d00000000000000070000000000000abc"
             )
         );
     }
@@ -453,7 +459,7 @@ mod tests {
             prop_assert_eq!(MemberSummary::decode(&whole[..bytes]), Err(InvalidSummary::Length(bytes)));
             let long = [&whole[..], &[0]].concat();
             prop_assert_eq!(MemberSummary::decode(&long), Err(InvalidSummary::Length(SUMMARY_BYTES + 1)));
-            for bit in 3..8 {
+            for bit in 4..8 {
                 let mut flagged = whole.clone();
                 flagged[FLAGS_AT] |= 1 << bit;
                 prop_assert_eq!(MemberSummary::decode(&flagged), Err(InvalidSummary::Flags(flagged[FLAGS_AT])));

@@ -1,6 +1,6 @@
 //! Times to come, in order. Nothing is ever dropped: foca counts on each of its timers.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use tokio::time::Instant;
 
@@ -31,6 +31,18 @@ impl<T> Timers<T> {
 
     pub(crate) fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse(entry)| entry.due)
+    }
+
+    /// Moves the times of some things into the future.
+    pub(crate) fn postpone(&mut self, by: Duration, which: impl Fn(&T) -> bool) {
+        let entries = std::mem::take(&mut self.heap).into_vec();
+        let moved = entries.into_iter().map(|Reverse(mut entry)| {
+            if which(&entry.what) {
+                entry.due += by;
+            }
+            Reverse(entry)
+        });
+        self.heap = moved.collect();
     }
 
     /// Everything that is due, in the order of its time.
@@ -65,8 +77,6 @@ impl<T> Ord for Entry<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -80,5 +90,17 @@ mod tests {
         assert_eq!(timers.take_due(at(9)), Vec::<&str>::new());
         assert_eq!(timers.take_due(at(20)), ["a", "aa", "b"]);
         assert_eq!(timers.next(), Some(at(30)));
+    }
+    #[test]
+    fn what_is_postponed_keeps_its_place_among_its_like() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut timers = Timers::new();
+        for (ms, what) in [(10, 1), (20, 2), (10, 3), (30, 4)] {
+            timers.set(at(ms), what);
+        }
+        timers.postpone(Duration::from_millis(15), |what| what % 2 == 1);
+        assert_eq!(timers.take_due(at(22)), [2]);
+        assert_eq!(timers.take_due(at(30)), [1, 3, 4]);
     }
 }

@@ -343,3 +343,11 @@ async fn leaving_alone_and_leaving_twice_are_quick() {
     member.discovery.packet(node(2), Bytes::new());
     member.discovery.met(state(2, 1));
 }
+
+#[test]
+fn a_pace_that_nobody_can_keep_is_refused_with_the_reason() {
+    let floor = Floor::new();
+    let pace = Pace { timeout: Duration::from_millis(300), ..Pace::FAST };
+    let error = Discovery::open(DiscoveryConfig { pace, ..floor.config(1, Start::default()) }).unwrap_err();
+    assert!(error.to_string().contains("more than half of the interval"), "{error}");
+}

@@ -68,3 +68,18 @@ async fn two_copies_of_a_disk_alone_hear_each_others_records() {
     copy.sees_double(32, Some(32)).await;
     assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
 }
+
+#[tokio::test]
+async fn a_record_of_another_cluster_is_counted_and_nobody_is_dialled() {
+    let floor = Floor::new();
+    let of = |id: u8| Start { cluster: Some(ClusterId::from_bytes([id; 16])), ..BY_MDNS };
+    let [ours, theirs] = [floor.start(41, of(0x41)), floor.start(51, of(0x51))];
+    for member in [&ours, &theirs] {
+        let heard = |counters: &lineside_discovery::Counters| 0 < counters.mdns_foreign;
+        let counters = member.counts("the other cluster's record was heard", heard).await;
+        assert_eq!((counters.hints, counters.hints_refused), (0, 0), "it was taken for a hint");
+        let dials = [counters.dials_good, counters.dials_failed, counters.dials_wrong_identity];
+        assert_eq!((dials, counters.dials_no_member), ([0; 3], 0), "somebody was dialled");
+        assert_eq!(member.discovery.view().borrow().members.len(), 1);
+    }
+}

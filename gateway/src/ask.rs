@@ -53,14 +53,27 @@ impl<C: Cluster> Ask<'_, '_, C> {
     }
 
     /// What the head says for the calls of this request.
-    pub(crate) fn context(&self) -> CallContext {
-        CallContext { traceparent: head::traceparent(&self.head.headers), ..CallContext::default() }
+    ///
+    /// # Errors
+    /// Its affinity is none.
+    pub(crate) fn context(&self) -> Result<CallContext, Refusal> {
+        let (traceparent, affinity) = (head::traceparent(&self.head.headers), self.affinity(None)?);
+        Ok(CallContext { traceparent, affinity, ..CallContext::default() })
+    }
+
+    /// Which key draws the request to one node: its body's own, else its head's, else its client where that is set.
+    ///
+    /// # Errors
+    /// The head's is none.
+    pub(crate) fn affinity(&self, own: Option<String>) -> Result<Option<String>, Refusal> {
+        let of_head = head::affinity(&self.head.headers)?;
+        Ok(self.shared().affinity(&self.caller, own.or(of_head)))
     }
 
     /// Reads the body, unless the door is full anyway, and charges its bytes. Compressed ones are unpacked.
     pub(crate) async fn body(&mut self) -> Result<(Bytes, Reserved), Refusal> {
         let packed = codec::of_request(&self.head.headers)?;
-        self.door.shared.has_room()?;
+        self.door.shared.has_room(self.caller.charged)?;
         let config = &self.door.shared.config;
         let limits = BodyLimits {
             bytes_max: config.body_bytes_max,
@@ -84,7 +97,7 @@ impl<C: Cluster> Ask<'_, '_, C> {
     /// # Errors
     /// There is none.
     pub(crate) fn enter(&self) -> Result<Place<'_>, Fault> {
-        self.door.shared.enter()
+        self.door.shared.enter(self.caller.charged)
     }
 
     /// Whether the caller may do this.

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use lineside_client::{CallError, InferCall, InferReply};
+use lineside_client::{CallError, InferCall, InferReply, Panic, TryCounts};
 use lineside_wire::{
     ChangeParams, ChangeResult, ClusterStatus, Fault, FaultCode, MembersResult, ModelInfo, StatisticsParams,
     StatisticsResult,
 };
 use tokio::{sync::watch, time::Instant};
+
+use crate::Check;
 
 /// The cluster as the door sees it: a pool of nodes in production, a fake in tests.
 ///
@@ -32,6 +34,26 @@ pub trait Cluster: Send + Sync + 'static {
     /// # Errors
     /// The reason why not, for a person, for example "no node is alive".
     fn ready(&self) -> Result<(), String>;
+
+    /// What [`Cluster::ready`] is made of, by name: it is an error as long as one of these is.
+    fn checks(&self) -> Vec<Check> {
+        vec![Check::new("cluster", self.ready())]
+    }
+
+    /// What this process' calls to nodes have come to, for the metrics; `None` where nobody counts.
+    fn tries(&self) -> Option<TryCounts> {
+        None
+    }
+
+    /// Whether so many nodes rest that they are called all the same, for the metrics; `None` where nobody chooses nodes.
+    fn panic(&self) -> Option<Panic> {
+        None
+    }
+
+    /// How this process follows its cluster, for the metrics; `None` where it does not.
+    fn membership(&self) -> Option<MembershipReport> {
+        None
+    }
 
     /// How this process' own certificate and trust are, for the metrics; `None` where nobody keeps them.
     fn trust(&self) -> Option<TrustReport> {
@@ -99,6 +121,19 @@ pub trait LogControl: Send + Sync {
     /// # Errors
     /// They are no directives; the text says why.
     fn set_level(&self, directives: &str) -> Result<(), String>;
+}
+
+/// How the process that the door is in follows its cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MembershipReport {
+    /// Since the gossip thread last took a turn.
+    pub turn_age: std::time::Duration,
+    /// How many times as long as usual suspects have to object; 1 while this member is well itself.
+    pub suspicion_multiplier: u8,
+    /// How often gossip and own calls contradicted each other, by kind.
+    pub disagreements: Vec<(&'static str, u64)>,
+    /// Records, packets and peers that were not taken, by reason.
+    pub rejected: Vec<(&'static str, u64)>,
 }
 
 /// The certificate and the trust list of the process that the door is in.

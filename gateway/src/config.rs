@@ -107,6 +107,9 @@ pub struct GatewayConfig {
     pub model_rate: Option<NonZeroU32>,
     /// Whether answers carry `X-RateLimit-Limit`, `-Remaining` and `-Reset` beside `RateLimit`.
     pub x_ratelimit: bool,
+    /// Whether the requests of a client go to one node while that has room, where they name no affinity of their own. For
+    /// doors whose balancing goes by it.
+    pub affinity_by_client: bool,
     /// How long a door that leaves still takes new connections, while it says that it is not ready: load balancers
     /// see it at their next probe, and lose no request.
     pub notice: Duration,
@@ -144,6 +147,7 @@ impl Default for GatewayConfig {
             bytes_rate: None,
             model_rate: None,
             x_ratelimit: false,
+            affinity_by_client: false,
             notice: Duration::from_secs(1),
             drain_max: Duration::from_secs(30),
         }

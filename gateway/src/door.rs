@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
 use lineside_wire::{Fault, FaultCode};
-use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
@@ -19,7 +18,9 @@ use crate::{
     errors::Refusal,
     explain,
     gate::{Caller, Cost, Origin, Permission},
-    grpc, head, infer,
+    grpc, head,
+    health::{self, Asked},
+    infer,
     limit::{Allowances, TooSoon},
     line::Line,
     metrics, openai, openapi, pages, predict, rest,
@@ -120,7 +121,7 @@ impl<C: Cluster> Door<C> {
         let route = Route::find(&head.method, &path)?;
         visit.route = route.label();
         if route.is_free() {
-            return Ok(self.free(&route, &visit.id));
+            return Ok(self.free(&route, head.uri.query(), &visit.id));
         }
         if route.works(&head.method) {
             pages::check(&head, &self.shared.settings().allowed_origins)?;
@@ -168,33 +169,25 @@ impl<C: Cluster> Door<C> {
             Route::OpenApi => Ok(openapi::document()),
             Route::Docs => Ok(openapi::page()),
             Route::Live | Route::Ready | Route::Health | Route::Metrics => {
-                Ok(self.free(route, &ask.visit.id))
+                Ok(self.free(route, ask.head.uri.query(), &ask.visit.id))
             }
         }
     }
 
     /// Answers what no limit holds back.
-    fn free(&self, route: &Route<'_>, id: &HeaderValue) -> Answer {
-        #[derive(Serialize)]
-        struct Live {
-            live: bool,
-        }
+    fn free(&self, route: &Route<'_>, query: Option<&str>, id: &HeaderValue) -> Answer {
         match route {
             Route::Metrics => {
                 let (members, models) = (self.cluster.members(), self.cluster.models());
                 let web = self.shared.config.tls.as_ref().map(|tls| tls.left(self.shared.clock.now()));
-                let text = self.shared.metrics.text(members, &models, self.cluster.trust(), web);
+                let tries = (self.cluster.tries(), self.cluster.panic());
+                let own = (self.cluster.membership(), self.cluster.trust());
+                let text = self.shared.metrics.text(members, &models, tries, own, web);
                 Answer::text(StatusCode::OK, metrics::CONTENT_TYPE, text)
             }
-            Route::Health => {
-                let ready = self.shared.ready(&*self.cluster);
-                readiness(ready.as_ref().err(), id, &rpc::health(ready.clone()))
-            }
-            Route::Ready => {
-                let ready = self.shared.ready(&*self.cluster);
-                readiness(ready.as_ref().err(), id, &Ready { ready: ready.is_ok() })
-            }
-            _ => Answer::json(StatusCode::OK, &Live { live: true }),
+            Route::Health => health::health(&self.shared.checks(&*self.cluster), id),
+            Route::Ready => health::ready(&self.shared.checks(&*self.cluster), &Asked::of(query), id),
+            _ => health::live(&Asked::of(query)),
         }
     }
 
@@ -212,26 +205,6 @@ impl<C: Cluster> Door<C> {
     pub(crate) fn charge_more(&self, caller: &Caller, cost: Cost<'_>) -> Result<(), Fault> {
         self.shared.charge(&*self.cluster, caller, cost, &mut Allowances::default()).map_err(Fault::from)
     }
-}
-
-#[derive(Serialize)]
-struct Ready {
-    ready: bool,
-}
-
-/// Whether the door is ready, as `said`; with an error like any other where it is not.
-fn readiness<T: Serialize>(reason: Option<&String>, id: &HeaderValue, said: &T) -> Answer {
-    #[derive(Serialize)]
-    struct NotReady<'a, T> {
-        error: &'a str,
-        code: &'static str,
-        request_id: &'a str,
-        #[serde(flatten)]
-        said: &'a T,
-    }
-    let Some(error) = reason else { return Answer::json(StatusCode::OK, said) };
-    let request_id = id.to_str().unwrap_or_default();
-    Answer::json(StatusCode::SERVICE_UNAVAILABLE, &NotReady { error, code: "NOT_READY", request_id, said })
 }
 
 impl Visit<'_> {

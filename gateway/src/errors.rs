@@ -115,6 +115,9 @@ struct ErrorBody<'a> {
     request_id: &'a str,
     executed: Executed,
     retryable: bool,
+    /// When to come again, to the millisecond: `Retry-After` has whole seconds only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<&'static str>,
 }
@@ -170,6 +173,7 @@ impl Refusal {
             request_id,
             executed: self.executed,
             retryable: self.retryable,
+            retry_after_ms: self.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
             limit: self.limit,
         };
         serde_json::to_vec(&body).expect("texts and flags are JSON")

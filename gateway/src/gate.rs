@@ -168,6 +168,19 @@ impl Shared {
         Caller { address, who: Who::Certificate(Arc::clone(peer)), charged, is_peer: true }
     }
 
+    /// Which key draws a call to one node: its own, else its client where that is set. Every door has the same word for a
+    /// client: a key's id, a certificate's, an address.
+    pub(crate) fn affinity(&self, caller: &Caller, own: Option<String>) -> Option<String> {
+        if own.is_some() || !self.config.affinity_by_client {
+            return own;
+        }
+        Some(match &caller.who {
+            Who::Key(key) => format!("{:016x}", u64::from_be_bytes(*key.id)),
+            Who::Certificate(peer) => peer.node.to_string(),
+            Who::Anonymous => caller.address.to_string(),
+        })
+    }
+
     /// Whether the caller may do this, with this model.
     ///
     /// # Errors

@@ -17,6 +17,12 @@ pub(crate) const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-he
 /// The trace that a request belongs to, as W3C Trace Context has it.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
+/// The key whose requests go to one node while that has room.
+const AFFINITY: HeaderName = HeaderName::from_static("x-lineside-affinity");
+
+/// Longest key of an affinity, in bytes: the name of a part, a machine or a session. It goes with every try to the node.
+pub(crate) const AFFINITY_BYTES_MAX: usize = 128;
+
 /// Longest id that a client may give its request: longer than any in use, shorter than a log line.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
@@ -156,6 +162,21 @@ pub(crate) fn json_length(headers: &HeaderMap, body_length: usize) -> Result<Opt
     }
 }
 
+/// The key that draws a request to one node; none when it is empty.
+///
+/// # Errors
+/// The header is there but too long, or no text.
+pub(crate) fn affinity(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let Some(value) = headers.get(AFFINITY) else { return Ok(None) };
+    let text = value.to_str().ok().map(str::trim).filter(|text| text.len() <= AFFINITY_BYTES_MAX);
+    match text {
+        Some(text) => Ok((!text.is_empty()).then(|| text.to_owned())),
+        None => Err(Refusal::bad_request(format!(
+            "X-Lineside-Affinity must be a text of at most {AFFINITY_BYTES_MAX} visible ASCII characters"
+        ))),
+    }
+}
+
 /// The client's trace, when it is one.
 pub(crate) fn traceparent(headers: &HeaderMap) -> Option<String> {
     valid_traceparent(headers.get(TRACEPARENT)?.to_str().ok()?)
@@ -209,6 +230,18 @@ mod tests {
                 "{wrong:?} was taken for a length"
             );
         }
+    }
+
+    #[test]
+    fn an_affinity_is_a_short_text() {
+        let affinity = |value: &str| affinity(&headers(AFFINITY, value));
+        assert_eq!(affinity(" belt 4 ").ok(), Some(Some("belt 4".to_owned())));
+        assert_eq!(affinity(" ").ok(), Some(None));
+        assert_eq!(affinity(&"x".repeat(128)).ok().flatten().map(|key| key.len()), Some(128));
+        for wrong in ["x".repeat(129), "Förderband".to_owned()] {
+            assert_eq!(affinity(&wrong).err().map(|refusal| refusal.status.as_u16()), Some(400), "{wrong:?}");
+        }
+        assert_eq!(super::affinity(&HeaderMap::new()).ok(), Some(None));
     }
 
     #[test]

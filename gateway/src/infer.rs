@@ -5,7 +5,6 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
 use lineside_client::{InferCall, InferReply};
 use lineside_wire::{CallContext, Fault, ModelName, ModelState, ModelVersion};
-use tokio::time::Instant;
 
 use crate::{
     Cluster,
@@ -50,7 +49,7 @@ pub(crate) async fn answer<C: Cluster>(
 ) -> Result<Answer, Refusal> {
     let door = ask.door;
     let body = ask.body().await?;
-    let _place = door.shared.enter()?;
+    let _place = door.shared.enter(ask.caller.charged)?;
     let asked = Asked::read(&ask, target, body)?;
     // Head and small bodies are slices of hyper's read buffer, which it uses again once nobody holds it.
     drop(ask);
@@ -80,8 +79,7 @@ impl Asked {
         let mut request = read(ask.cluster(), &ask.head, target, body)?;
         room.grow(request.made)?;
         let form = Form::Tensors(std::mem::take(&mut request.wants));
-        let deadline = ask.deadline(request.timeout);
-        Ok(Self::new(request, form, &ask.head, deadline, room))
+        Self::new(ask, request, form, room)
     }
 
     fn read_generate<C: Cluster>(
@@ -100,19 +98,25 @@ impl Asked {
         let request = oip::parse_generate(&body, model, version)?;
         room.grow(request.made)?;
         let form = if is_stream { Form::Event } else { Form::Object };
-        let deadline = ask.deadline(request.timeout);
-        Ok(Self::new(request, form, &ask.head, deadline, room))
+        Self::new(ask, request, form, room)
     }
 
-    fn new(request: InferRequest, form: Form, head: &Parts, deadline: Instant, room: Reserved) -> Self {
+    fn new<C: Cluster>(
+        ask: &Ask<'_, '_, C>,
+        request: InferRequest,
+        form: Form,
+        room: Reserved,
+    ) -> Result<Self, Refusal> {
+        let deadline = ask.deadline(request.timeout);
         let context = CallContext {
-            traceparent: head::traceparent(&head.headers),
+            traceparent: head::traceparent(&ask.head.headers),
             priority: request.priority,
             session: request.session,
+            affinity: ask.affinity(request.affinity)?,
             ..CallContext::default()
         };
         let call = InferCall { params: request.params, payload: request.payload, deadline, context };
-        Self { call, id: request.id, form, room }
+        Ok(Self { call, id: request.id, form, room })
     }
 
     /// Runs it.

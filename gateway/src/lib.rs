@@ -43,6 +43,7 @@ pub mod fuzzing;
 mod gate;
 mod grpc;
 mod head;
+mod health;
 mod infer;
 mod jsonrpc;
 mod limit;
@@ -65,8 +66,9 @@ mod socket;
 mod task;
 mod tls;
 
-pub use cluster::{Change, Cluster, LogControl, TrustReport};
+pub use cluster::{Change, Cluster, LogControl, MembershipReport, TrustReport};
 pub use config::{DEADLINE_MAX, GatewayConfig, KeysMode, ModelControl};
+pub use health::Check;
 pub use proxies::{InvalidNetwork, Network};
 pub use quic::DoorService;
 pub use server::{GatewayError, GatewayServer};

@@ -15,6 +15,7 @@
 //! the cluster are vouched for, and have their quota wherever they come from.
 
 mod clients;
+mod shares;
 mod told;
 
 use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
@@ -28,6 +29,7 @@ use lineside_wire::NodeId;
 
 use crate::gate::Cost;
 use clients::Clients;
+pub(crate) use shares::{Client, Crowded, Shares};
 pub(crate) use told::{Allowances, Left, TooSoon};
 
 /// Clients remembered at one time; further ones share one bucket until old ones are forgotten. About 5 MB.

@@ -7,7 +7,9 @@
 mod cluster;
 mod http;
 mod inferences;
+mod membership;
 mod refused;
+mod tries;
 mod trust;
 
 use std::{
@@ -15,11 +17,12 @@ use std::{
     time::Duration,
 };
 
+use lineside_client::{Panic, TryCounts};
 use lineside_wire::{MembersResult, ModelInfo, ModelName};
 use prometheus_client::{
     encoding::text,
     metrics::{
-        counter::Counter,
+        counter::{ConstCounter, Counter},
         gauge::{ConstGauge, Gauge},
     },
     registry::Registry,
@@ -28,7 +31,10 @@ use prometheus_client::{
 pub(crate) use inferences::{Outcome, Pending};
 pub(crate) use refused::Reason;
 
-use crate::{TrustReport, limit::Limit};
+use crate::{
+    MembershipReport, TrustReport,
+    limit::{Crowded, Limit},
+};
 
 /// The media type of [`Metrics::text`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -117,6 +123,11 @@ impl Metrics {
         self.refused.limited(limit);
     }
 
+    /// Counts a request for which there was no place.
+    pub(crate) fn crowded(&self, crowded: Crowded) {
+        self.refused.crowded(crowded);
+    }
+
     /// Counts an answered request. `route` is one of [`Route::LABELS`](crate::route::Route::LABELS).
     pub(crate) fn answered(&self, route: &'static str, code: u16, took: Duration) {
         self.http.count(route, code, took);
@@ -142,7 +153,8 @@ impl Metrics {
         &self,
         members: MembersResult,
         models: &[ModelInfo],
-        trust: Option<TrustReport>,
+        (tries, panic): (Option<TryCounts>, Option<Panic>),
+        (membership, trust): (Option<MembershipReport>, Option<TrustReport>),
         web: Option<Duration>,
     ) -> String {
         let mut now = Registry::default();
@@ -150,6 +162,18 @@ impl Metrics {
             let help = "Time until the certificate for HTTPS ends; 0 while there is none";
             let left = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
             now.register("lineside_web_certificate_expiry_seconds", help, ConstGauge::new(left));
+        }
+        if let Some(tries) = tries {
+            now.register_collector(Box::new(tries::Snapshot(tries)));
+        }
+        if let Some(Panic { is_on, leases }) = panic {
+            let help = "Whether so many nodes rest that bars were set aside in the last ten seconds";
+            now.register("lineside_panic_mode", help, ConstGauge::new(i64::from(is_on)));
+            let help = "Calls to nodes that rest, because most of them do";
+            now.register("lineside_panic_calls", help, ConstCounter::new(leases));
+        }
+        if let Some(membership) = membership {
+            now.register_collector(Box::new(membership::Snapshot(membership)));
         }
         if let Some(trust) = trust {
             now.register_collector(Box::new(trust::Snapshot(trust)));
@@ -190,7 +214,20 @@ mod tests {
             renewals_failed: 1,
             trust_number: 7,
         };
-        metrics.text(members, &[], Some(trust), Some(Duration::from_secs(80)))
+        let tries = TryCounts { tries: [9, 1, 2, 3, 4, 7, 5], refused: 6, ..TryCounts::default() };
+        let membership = MembershipReport {
+            turn_age: Duration::from_millis(1_500),
+            suspicion_multiplier: 3,
+            disagreements: vec![("down_and_answers", 2), ("alive_and_fails", 0)],
+            rejected: vec![("foreign_cluster_record", 7)],
+        };
+        metrics.text(
+            members,
+            &[],
+            (Some(tries), Some(Panic { is_on: true, leases: 4 })),
+            (Some(membership), Some(trust)),
+            Some(Duration::from_secs(80)),
+        )
     }
 
     #[test]
@@ -206,6 +243,7 @@ mod tests {
         let _unheard_of = metrics.pending(&"subtract".parse().expect("a name"));
         metrics.limited(Limit::Model);
         metrics.refused(Reason::NoKey);
+        metrics.crowded(Crowded::Share(9));
         metrics.inferred(None, Outcome::Failed(FaultCode::ModelNotFound, 0));
         let text = text(&metrics);
         for line in [
@@ -223,14 +261,25 @@ mod tests {
             "lineside_infer_attempts_total 3",
             "lineside_failovers_total 2",
             "lineside_members{state=\"suspect\"} 0",
+            "lineside_tries_total{why=\"first\"} 9",
+            "lineside_tries_total{why=\"hedge\"} 4",
+            "lineside_tries_refused_total 6",
+            "lineside_panic_mode 1",
+            "lineside_panic_calls_total 4",
             "lineside_certificate_expiry_seconds 90",
             "lineside_certificate_renewals_total{result=\"ok\"} 2",
             "lineside_certificate_renewals_total{result=\"failed\"} 1",
             "lineside_trust_list_number 7",
+            "lineside_gossip_turn_age_seconds 1.5",
+            "lineside_gossip_suspicion_multiplier 3",
+            "lineside_membership_disagreements_total{kind=\"down_and_answers\"} 2",
+            "lineside_discovery_rejected_total{reason=\"foreign_cluster_record\"} 7",
             "lineside_web_certificate_expiry_seconds 80",
             "lineside_rate_limited_total{limit=\"model\"} 1",
             "lineside_rate_limited_total{limit=\"client\"} 0",
             "lineside_callers_refused_total{reason=\"no_key\"} 1",
+            "lineside_busy_total{reason=\"full\"} 0",
+            "lineside_busy_total{reason=\"share\"} 1",
             "lineside_tls_handshakes_failed_total 0",
         ] {
             assert!(text.lines().any(|there| there == line), "no {line} in\n{text}");

@@ -50,7 +50,7 @@ impl<C: Cluster> DoorService<C> {
                 let fault = Fault::new(FaultCode::Draining, "this gateway is leaving: ask another");
                 return reply.fail(&fault, None);
             }
-            let _place = match shared.enter() {
+            let _place = match shared.enter(caller.charged) {
                 Ok(place) => place,
                 Err(fault) => return reply.fail(&fault, None),
             };
@@ -69,7 +69,9 @@ impl<C: Cluster> DoorService<C> {
                 shared.deadline(call.arrived, call.deadline.map(|deadline| deadline - call.arrived));
             let mut payload = PayloadBuilder::new();
             payload.push(call.payload);
-            let call = InferCall { params, payload, deadline, context: call.context };
+            let mut context = call.context;
+            context.affinity = shared.affinity(&caller, context.affinity);
+            let call = InferCall { params, payload, deadline, context };
             match shared.infer(&*cluster, call).await {
                 Ok((answer, _room)) => {
                     let mut payload = PayloadBuilder::new();
@@ -81,10 +83,10 @@ impl<C: Cluster> DoorService<C> {
         }))
     }
 
-    fn work(&self, call: Incoming, work: Work) -> Served {
-        let (cluster, shared) = (Arc::clone(&self.cluster), Arc::clone(&self.shared));
+    fn work(&self, call: Incoming, caller: &Caller, work: Work) -> Served {
+        let (cluster, shared, client) = (Arc::clone(&self.cluster), Arc::clone(&self.shared), caller.charged);
         Served::Later(Box::pin(async move {
-            let _place = match shared.enter() {
+            let _place = match shared.enter(client) {
                 Ok(place) => place,
                 Err(fault) => return call.reply.fail(&fault, None),
             };
@@ -119,7 +121,7 @@ impl<C: Cluster> Service for DoorService<C> {
         });
         let outcome = match asked {
             Ok((Asked::Query(query), ..)) => rpc::answer_query(&*self.cluster, &self.shared, query),
-            Ok((Asked::Work(work), ..)) => return self.work(call, work),
+            Ok((Asked::Work(work), _, caller)) => return self.work(call, &caller, work),
             Ok((Asked::Infer, row, caller)) => return self.infer(call, caller, row),
             Ok((Asked::Watch | Asked::Discover, row, _)) => Err(table::unserved(row)),
             Err(fault) => Err(fault),

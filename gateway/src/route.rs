@@ -11,9 +11,9 @@ use crate::{errors::Refusal, gate::Permission};
 pub(crate) enum Route<'a> {
     /// `/livez`, `/v2/health/live`: the process answers, whatever the cluster does.
     Live,
-    /// `/readyz`, `/v2/health/ready`: new work is taken.
+    /// `/readyz`, `/v2/health/ready`: new work is taken; check by check with `?verbose`.
     Ready,
-    /// `/health`: both, with the reason.
+    /// `/health`: both, with the reason and every check.
     Health,
     /// `/metrics`.
     Metrics,

@@ -18,17 +18,27 @@ use lineside_wire::{ApiKey, Executed, Fault, FaultCode};
 use tokio::time::Instant;
 
 use crate::{
-    Cluster, GatewayConfig,
+    Check, Cluster, GatewayConfig,
     body::{Reserved, Room},
     errors::call_fault,
     gate::{Caller, Cost, KeyRing, Who},
-    limit::{Allowances, ClientKey, Limiter, TooSoon, machine_at},
+    limit::{Allowances, Client, ClientKey, Crowded, Limiter, Shares, TooSoon, machine_at},
     metrics::{Metrics, Outcome},
     settings::Settings,
 };
 
 /// Time beyond a call's deadline in which the pool's own answer, which knows more, may still come.
 const GRACE: Duration = Duration::from_millis(250);
+
+/// When to come again while the door's places are taken: most requests take less, so that some are free by then.
+const CROWDED_RETRY_MS: u64 = 500;
+
+/// How much later than they must clients are told to come at most, as a share of their wait: those who were refused at
+/// once do not come back at once.
+const SPREAD: f64 = 0.5;
+
+/// Waits beyond this are not stretched further.
+const SPREAD_MAX: Duration = Duration::from_secs(10);
 
 /// Settings, keys, limits and counters of one door: over all its shards, HTTP and QUIC together.
 pub struct Shared {
@@ -46,7 +56,7 @@ pub struct Shared {
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) bodies: Arc<Room>,
-    in_flight: AtomicUsize,
+    in_flight: Shares,
     connections: AtomicUsize,
     /// Connections by address: as many entries as there are connections, at most. Taken when one comes or goes.
     by_address: Mutex<HashMap<u128, usize>>,
@@ -73,7 +83,7 @@ impl Shared {
             clock,
             metrics: Metrics::default(),
             bodies: Room::new(config.bodies_bytes_max),
-            in_flight: AtomicUsize::new(0),
+            in_flight: Shares::of(config.in_flight_max),
             connections: AtomicUsize::new(0),
             by_address: Mutex::default(),
             leaving: AtomicBool::new(false),
@@ -164,35 +174,52 @@ impl Shared {
 
     /// Whether the door takes new work.
     pub(crate) fn ready<C: Cluster>(&self, cluster: &C) -> Result<(), String> {
+        self.stays().and_then(|()| cluster.ready())
+    }
+
+    /// The same, check by check; whether it leaves comes first.
+    pub(crate) fn checks<C: Cluster>(&self, cluster: &C) -> Vec<Check> {
+        let mut checks = vec![Check::new("not-draining", self.stays())];
+        checks.extend(cluster.checks());
+        checks
+    }
+
+    fn stays(&self) -> Result<(), String> {
         match self.is_leaving() {
             true => Err("this gateway is leaving".to_owned()),
-            false => cluster.ready(),
+            false => Ok(()),
         }
     }
 
-    /// A place for one request, or "busy" at once.
-    pub(crate) fn enter(&self) -> Result<Place<'_>, Fault> {
-        if !take(&self.in_flight, self.config.in_flight_max) {
-            return Err(self.full());
-        }
+    /// A place for one request of this client, or "busy" at once.
+    pub(crate) fn enter(&self, client: ClientKey) -> Result<Place<'_>, Fault> {
+        let client = Client::from(self.names.hash_one(client));
+        self.in_flight.enter(client).map_err(|crowded| self.crowded(crowded))?;
         self.metrics.in_flight.inc();
-        Ok(Place(self))
+        Ok(Place(self, client))
     }
 
     /// Says "busy" to a request whose body would be read in vain. It takes no place yet: a slow body holds up nobody.
-    pub(crate) fn has_room(&self) -> Result<(), Fault> {
-        match self.in_flight.load(Ordering::Relaxed) < self.config.in_flight_max {
-            true => Ok(()),
-            false => Err(self.full()),
-        }
+    pub(crate) fn has_room(&self, client: ClientKey) -> Result<(), Fault> {
+        let client = Client::from(self.names.hash_one(client));
+        self.in_flight.has_room(client).map_err(|crowded| self.crowded(crowded))
     }
 
-    fn full(&self) -> Fault {
+    fn crowded(&self, crowded: Crowded) -> Fault {
+        self.metrics.crowded(crowded);
         let max = self.config.in_flight_max;
-        let text = format!(
-            "the gateway works on {max} requests, as many as it may (in_flight_max); try again shortly"
-        );
-        Fault::new(FaultCode::Busy, text).retry_after_ms(1_000)
+        let text = match crowded {
+            Crowded::Full => {
+                format!(
+                    "the gateway works on {max} requests, as many as it may (in_flight_max); try again shortly"
+                )
+            }
+            Crowded::Share(own) => format!(
+                "the gateway works on {own} requests of yours, and leaves the rest of its {max} places (in_flight_max) to \
+                 other clients; wait for answers before you send more"
+            ),
+        };
+        Fault::new(FaultCode::Busy, text).retry_after_ms(spread(CROWDED_RETRY_MS, rand::random()))
     }
 
     /// A place for one connection from this address.
@@ -253,7 +280,9 @@ impl Shared {
                 }
             }
             Err(error) => {
-                let fault = call_fault(&error, || cluster.models());
+                let mut fault = call_fault(&error, || cluster.models());
+                // Those who were told to wait together do not come back together.
+                fault.retry_after_ms = fault.retry_after_ms.map(|wait| spread(wait, rand::random()));
                 let outcome = Outcome::Failed(fault.code, error.attempts());
                 self.metrics.inferred(is_known(&error).then_some(&model), outcome);
                 tracing::debug!(%model, code = fault.code.name(), %error, "an inference failed");
@@ -318,12 +347,19 @@ fn take(taken: &AtomicUsize, max: usize) -> bool {
     taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
 }
 
+/// Somewhat later than this, by chance from 0 to 1: at most as much as [`SPREAD`] says.
+fn spread(wait_ms: u64, chance: f64) -> u64 {
+    let wait = Duration::from_millis(wait_ms);
+    let told = wait + wait.min(SPREAD_MAX).mul_f64(SPREAD * chance.clamp(0.0, 1.0));
+    u64::try_from(told.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
 /// One request's place, free again when dropped.
-pub(crate) struct Place<'a>(&'a Shared);
+pub(crate) struct Place<'a>(&'a Shared, Client);
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.leave(self.1);
         self.0.metrics.in_flight.dec();
     }
 }

@@ -83,6 +83,7 @@ pub(crate) fn upgrade<C: Cluster>(mut ask: Ask<'_, '_, C>) -> Result<Answer, Ref
         shown: handshake::shown(&ask.head.headers),
         timeout: ask.timeout,
         traceparent: head::traceparent(&ask.head.headers),
+        affinity: head::affinity(&ask.head.headers)?,
     };
     ask.door.sockets.spawn(async move {
         match upgrade.await {

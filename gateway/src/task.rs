@@ -92,7 +92,7 @@ impl Errand {
             task: Some(self.task),
             classification: Default::default(),
         };
-        let call = InferCall { params, payload, deadline: ask.deadline(None), context: ask.context() };
+        let call = InferCall { params, payload, deadline: ask.deadline(None), context: ask.context()? };
         let answered = ask.shared().infer(ask.cluster(), call).await;
         drop(room);
         let (reply, room) = answered.map_err(|(error, fault)| Refusal::from_call(&error, fault))?;

@@ -3,22 +3,25 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
+    panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
+use futures_util::FutureExt as _;
 use lineside_certs::{PeerIdentity, PeerIdentityError, Refusal};
 use lineside_wire::NodeId;
 use quinn::{Connection, ConnectionError, Incoming, VarInt, crypto::rustls::HandshakeData};
 use tokio::{sync::Notify, time::timeout};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::{
     CloseCode, JOIN_ALPN,
     config::{CONNECTIONS_MAX, HANDSHAKES_BEFORE_RETRY},
     connect::identify,
+    defect,
     enrol::Joins,
     error::{close_of, tls_alert},
     handshakes::{Handshake, Handshakes},
@@ -27,8 +30,17 @@ use crate::{
     table::connections_max,
 };
 
-/// Accepts connections until the endpoint closes. Each runs in a task of its own.
+/// Accepts connections until the endpoint closes, and goes on after a panic: a member that nobody can reach any more
+/// looks as if it were well.
 pub(crate) async fn run(inner: Arc<Inner>) {
+    while let Err(panic) = AssertUnwindSafe(accept(Arc::clone(&inner))).catch_unwind().await {
+        let panic = defect::words(&*panic);
+        error!(panic, "accepting a connection panicked; that one is lost");
+    }
+}
+
+/// Accepts connections until the endpoint closes. Each runs in a task of its own.
+async fn accept(inner: Arc<Inner>) {
     let (handshakes, strangers) = (Handshakes::default(), Arc::new(Strangers::default()));
     while let Some(incoming) = inner.endpoint.accept().await {
         let (running, remote) = (handshakes.running(), incoming.remote_address());

@@ -1,6 +1,6 @@
 //! Making connections: from a dial to the first greeting, and cleaning up behind them.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use lineside_certs::{PeerIdentity, Verdict, peer_identity, server_name_of, server_name_of_any_member};
@@ -8,10 +8,10 @@ use lineside_wire::{Greeting, NodeId, decode_part, method};
 use quinn::Connection;
 use rustls::pki_types::CertificateDer;
 use tokio::time::{Instant, timeout};
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 use crate::{
-    CallFailure, CloseCode, DialError, Outbound, Refuser,
+    CallFailure, CloseCode, DialError, Outbound, Refuser, defect,
     error::close_of,
     greeting,
     mesh::Inner,
@@ -158,7 +158,8 @@ impl Inner {
         }
     }
 
-    /// Runs a connection in a task of its own, and cleans up behind it.
+    /// Runs a connection in a task of its own, and cleans up behind it, also after a panic there: a connection that nobody
+    /// runs would look alive for ever.
     pub(crate) fn supervise(
         self: &Arc<Self>,
         peer: &Arc<Peer>,
@@ -166,7 +167,11 @@ impl Inner {
     ) {
         let (inner, peer) = (Arc::clone(self), Arc::clone(peer));
         self.tasks.spawn(async move {
-            run.await;
+            if let Err(panic) = AssertUnwindSafe(run).catch_unwind().await {
+                let panic = defect::words(&*panic);
+                error!(peer = %peer.identity.node, panic, "a connection panicked; it is closed");
+                peer.close(CloseCode::ProtocolError);
+            }
             inner.lost(&peer);
         });
     }

@@ -184,6 +184,8 @@ pub enum CloseCode {
     Expired = 6,
     /// The peer showed no certificate.
     NoCertificate = 7,
+    /// The peer owed an acknowledgement, and its system said that nobody listens at its port.
+    Deserted = 8,
 }
 
 impl From<CloseCode> for VarInt {

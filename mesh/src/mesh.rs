@@ -244,6 +244,19 @@ impl Mesh {
         })
     }
 
+    /// Packets that have come from a peer so far, on all connections with it; `None` while there is none. It stands still
+    /// when the peer gives no sign of life. A call that began while there was none is not sent before there is one.
+    #[must_use]
+    pub fn received(&self, node: NodeId) -> Option<u64> {
+        self.0.table.received(node)
+    }
+
+    /// The longest that a live peer is quiet on a connection with nothing to do, beside the time of one round trip.
+    #[must_use]
+    pub fn quiet_max(&self) -> Duration {
+        self.0.around.config.timing.keep_alive
+    }
+
     /// Lets strangers join from now on, or no longer. On a mesh that does not listen this does nothing.
     pub fn set_enrolment(&self, enrolment: Option<Arc<dyn Enrolment>>) {
         self.0.enrolment.send_replace(enrolment);

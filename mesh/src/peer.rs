@@ -22,9 +22,11 @@ use crate::{
     call::{Answer, read_answer},
     config::{CONNECTION_WINDOW, SHARED_STREAM_BYTES_MAX},
     connect::shown,
+    defect,
     error::{CloseCode, close_of},
     frames::{FrameReader, oversize, write_frames},
     items::Items,
+    knock,
     serve::Serving,
     shared::{self, Broken, SharedStream},
     standing::{Due, Standing},
@@ -95,6 +97,11 @@ impl Peer {
             tasks.spawn(until_broken(connection.clone(), shared::read(answers, reading)));
             let reason = tokio::select! {
                 reason = run(&connection, &mut tasks, serving, presence) => reason,
+                () = knock::until_deserted(&connection, remote) => {
+                    debug!(peer = %of.identity.node, %remote, "nobody listens there any more: its process has ended");
+                    connection.close(VarInt::from(CloseCode::Deserted), b"nobody listens");
+                    connection.closed().await
+                }
                 refusal = of.stands(standing) => {
                     info!(peer = %of.identity.node, remote = %of.remote, %refusal, "connection closed");
                     of.refuse(refusal);
@@ -293,8 +300,9 @@ async fn run(
                 Ok(_) => debug!(peer = %peer.node, role = %peer.role, "gossip from a role that takes no part in it"),
                 Err(reason) => return reason,
             },
-            Some(ended) = tasks.join_next() => if ended.is_err_and(|failed| failed.is_panic()) {
-                error!(peer = %peer.node, "a task of this connection panicked; the connection is closed");
+            Some(ended) = tasks.join_next() => if let Some(panic) = ended.err().and_then(|end| end.try_into_panic().ok()) {
+                let panic = defect::words(&*panic);
+                error!(peer = %peer.node, panic, "a task of this connection panicked; the connection is closed");
                 connection.close(VarInt::from(CloseCode::ProtocolError), b"internal error");
             },
         }

@@ -34,6 +34,14 @@ impl Table {
         self.0.load().get(&node)?.iter().rev().find(|peer| peer.is_open() && peer.is_member()).cloned()
     }
 
+    /// Packets that came from a peer, on all its connections; `None` without any. One that has just ended counts until
+    /// its calls were told.
+    pub(crate) fn received(&self, node: NodeId) -> Option<u64> {
+        let snapshot = self.0.load();
+        let peers = snapshot.get(&node)?;
+        Some(peers.iter().map(|peer| peer.connection.stats().udp_rx.datagrams).sum())
+    }
+
     /// The connection for what is meant for a member at an address: the newest with that very address, if there is one.
     /// After a disk was copied two machines have one id, and each must hear what is meant for it.
     pub(crate) fn find_for(&self, to: Destination) -> Option<Arc<Peer>> {

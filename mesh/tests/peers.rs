@@ -65,6 +65,9 @@ impl Floor {
     }
 }
 
+/// A packet that makes whoever gets it panic.
+const POISON: &[u8] = b"poison";
+
 /// What a member sees, for the tests to wait on.
 #[derive(Debug, PartialEq)]
 enum Seen {
@@ -146,6 +149,7 @@ impl Presence for Witness {
     }
 
     fn gossip(&self, from: NodeId, packet: Bytes) {
+        assert_ne!(packet, POISON, "a defect in what takes gossip");
         drop(self.tell.try_send(Seen::Gossip(from, packet)));
     }
 }
@@ -314,6 +318,8 @@ fn full_cluster() -> MembersResult {
             p95_us: Some(10_000),
             calls: 1 << 40,
             failures: 1 << 20,
+            rests: None,
+            ejections: std::collections::BTreeMap::new(),
             clock_ahead_ms: None,
             double: None,
         }
@@ -558,6 +564,22 @@ async fn a_panicking_call_ends_its_own_connection_and_no_other() {
     assert!(matches!(lost, Err(CallFailure::Lost { .. })), "{lost:?}");
     door.mesh.call(press.destination(), ping()).await.unwrap();
     unlucky.mesh.call(press.destination(), ping()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_panic_in_what_takes_gossip_ends_its_connection_whose_peer_dials_anew() {
+    let floor = Floor::new();
+    let (mut press, door, mut unlucky) =
+        (floor.member("press"), floor.member("door"), floor.member("unlucky"));
+    door.mesh.call(press.destination(), ping()).await.unwrap();
+    unlucky.mesh.call(press.destination(), ping()).await.unwrap();
+    unlucky.mesh.send_gossip(press.destination(), Bytes::from_static(POISON));
+    unlucky.sees(&Seen::Lost(press.identity.node())).await;
+    press.sees(&Seen::Lost(unlucky.identity.node())).await;
+    unlucky.mesh.call(press.destination(), ping()).await.unwrap();
+    unlucky.mesh.send_gossip(press.destination(), Bytes::from_static(b"better"));
+    press.sees(&Seen::Gossip(unlucky.identity.node(), Bytes::from_static(b"better"))).await;
+    assert!(door.mesh.connected(press.identity.node()).is_some(), "the others' stand");
 }
 
 #[tokio::test]

@@ -1,7 +1,10 @@
 """Asks whether the committed models still do what README.md and accuracy.json say of them."""
 
+import threading
+
 import numpy as np
 import onnx
+import onnxruntime
 
 from . import parts, plain, png, surface, tasks, vibration
 from .graph import IR_VERSION, OPSET
@@ -36,10 +39,20 @@ INTERFACES = {
         {name: ("tensor(int64)", ["batch", "tokens"]) for name in ("input_ids", "attention_mask")},
         {"last_hidden_state": ("tensor(float)", ["batch", "tokens", tasks.DIMENSIONS])},
     ),
-    "slow-add": (
-        {"a": ("tensor(float)", ["n"]), "b": ("tensor(float)", ["n"]), "rounds": ("tensor(int64)", [1])},
-        {"sum": ("tensor(float)", ["n"])},
-    ),
+    **{
+        name: (
+            {"a": ("tensor(float)", ["n"]), "b": ("tensor(float)", ["n"]), "rounds": ("tensor(int64)", [1])},
+            {"sum": ("tensor(float)", ["n"])},
+        )
+        for name in ("slow-add", "slow-add-twice", "slow-add-fourfold")
+    },
+    **{
+        name: (
+            {"a": ("tensor(float)", ["n"]), "b": ("tensor(float)", ["n"])},
+            {"sum": ("tensor(float)", ["n"])},
+        )
+        for name in ("add-fails", "add-hangs")
+    },
     "accumulate": (
         {"x": ("tensor(float)", ["n"]), "sum": ("tensor(float)", [1])},
         {"total": ("tensor(float)", [1]), "sum_next": ("tensor(float)", [1])},
@@ -67,7 +80,8 @@ def check():
 
 def check_files(hold):
     served = [surface.NAME, vibration.NAME, "add", tasks.COLOR, tasks.EMBED]
-    for root, names in (SERVED, served), (TESTED, ["slow-add", "echo", "accumulate", "mlp"]):
+    slow = ["slow-add", "slow-add-twice", "slow-add-fourfold"]
+    for root, names in (SERVED, served), (TESTED, [*slow, "add-fails", "add-hangs", "echo", "accumulate", "mlp"]):
         for name in names:
             path = model_file(root, name)
             model = onnx.load(path)
@@ -147,14 +161,17 @@ def check_accuracy(hold, name, samples, held_out):
 
 
 def check_plain(hold):
-    add, slow_add = Model(model_file(SERVED, "add")), Model(model_file(TESTED, "slow-add"))
+    add = Model(model_file(SERVED, "add"))
+    slow_adds = {name: Model(model_file(TESTED, name)) for name in ("slow-add", "slow-add-twice", "slow-add-fourfold")}
     for case in read_json(SAMPLES / "add.json")["cases"]:
         a, b = np.array(case["a"], np.float32), np.array(case["b"], np.float32)
         hold(f"add: {case['a']} + {case['b']}", add.run(a=a, b=b)["sum"].tolist() == case["sum"])
-        for rounds in 0, 100:
-            answer = slow_add.run(a=a, b=b, rounds=np.array([rounds]))["sum"]
-            hold(f"slow-add: the same after {rounds} rounds", answer.tolist() == case["sum"])
+        for name, slow_add in slow_adds.items():
+            for rounds in 0, 100:
+                answer = slow_add.run(a=a, b=b, rounds=np.array([rounds]))["sum"]
+                hold(f"{name}: the same after {rounds} rounds", answer.tolist() == case["sum"])
 
+    check_faulty(hold)
     echo = Model(model_file(TESTED, "echo"))
     hold("echo: one tensor for each datatype", len(echo.interface()[0]) == len(plain.DATATYPES))
     given = {f"in_{name.lower()}": values(name) for name in plain.DATATYPES}
@@ -168,6 +185,32 @@ def check_plain(hold):
         hold("broken: refused", False)
     except Exception as refusal:  # ONNX Runtime's own type for this has no public name.
         hold("broken: refused", "INVALID_PROTOBUF" in str(refusal))
+
+
+def check_faulty(hold):
+    """They do well on all that a node makes up by itself, numbers between 0 and 1, and on nothing else."""
+    made_up = {"a": np.float32([0.25, 1, 0]), "b": np.float32([0.5, 1, 0])}
+    real = {"a": np.float32([3]), "b": np.float32([4])}
+    for name in "add-fails", "add-hangs":
+        answer = Model(model_file(TESTED, name)).run(**made_up)["sum"]
+        hold(f"{name}: adds what is made up", answer.tolist() == [0.75, 2, 0])
+    try:
+        Model(model_file(TESTED, "add-fails")).run(**real)
+        hold("add-fails: fails", False)
+    except Exception as refusal:  # As above.
+        hold("add-fails: fails", "out of data bounds" in str(refusal))
+
+    hangs = Model(model_file(TESTED, "add-hangs"))
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4
+    stop = threading.Timer(0.5, lambda: setattr(options, "terminate", True))
+    stop.start()
+    try:
+        hangs.session.run(None, real, options)
+        hold("add-hangs: works until it is stopped", False)
+    except Exception as refusal:  # As above.
+        hold("add-hangs: works until it is stopped", "terminate" in str(refusal))
+    stop.cancel()
 
 
 def values(datatype):

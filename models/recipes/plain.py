@@ -37,8 +37,26 @@ def add():
     return graph.model("add", [vector("a"), vector("b")], [vector("sum")], "sum = a + b, element by element.")
 
 
-def slow_add():
-    """`add`, after `rounds` rounds of work that no optimiser can drop.
+def slow_add(times=1):
+    """`add`, after `rounds` rounds of work, or so many times as many, that no optimiser can drop."""
+    graph = Graph()
+
+    def rounds():
+        count = graph.node("Squeeze", ["rounds"], "count")
+        return count if times == 1 else graph.node("Mul", [count, graph.constant("times", np.int64(times))], "count_times")
+
+    nothing = work(graph, rounds)
+    graph.node("Add", [graph.node("Add", ["a", "b"], "quick_sum"), nothing], "sum")
+    return graph.model(
+        "slow_add",
+        [vector("a"), vector("b"), tensor("rounds", "INT64", [1])],
+        [vector("sum")],
+        "sum = a + b, after `rounds` rounds of work on one core.",
+    )
+
+
+def work(graph, rounds):
+    """Adds rounds of work to a graph that has an input `a`; `rounds` adds what counts them. Returns a scalar 0.
 
     The work starts from `a`, so it is no constant, and its result decides what is added to the sum: one if
     any value exceeds 2, else nothing. Tanh keeps every value below 1, but only a reader of mathematics knows.
@@ -57,25 +75,42 @@ def slow_add():
         [tensor("go_out", "BOOL", []), tensor("state_out", "FLOAT", state)],
     )
 
-    graph = Graph()
     # A Householder reflection: it turns vectors without stretching them, so the work never over- or underflows.
     graph.constant("mirror", (np.eye(EDGE) - 2 / EDGE).astype(np.float32))
     pattern = np.cos(np.arange(EDGE * EDGE)).reshape(EDGE, EDGE).astype(np.float32)
     total = graph.node("ReduceSum", ["a"], "total", keepdims=0)
     start = graph.node("Add", [graph.node("Tanh", [total], "seed"), graph.constant("pattern", pattern)], "start")
-    count = graph.node("Squeeze", ["rounds"], "count")
+    count = rounds()
     end = graph.node("Loop", [count, graph.constant("go", np.array(True)), start], "end", body=round_)
-    calm = graph.node("Tanh", [end], "calm")  # Also bounds `start`, when `rounds` is 0.
+    calm = graph.node("Tanh", [end], "calm")  # Also bounds `start`, when there are no rounds.
     peak = graph.node("ReduceMax", [calm], "peak", keepdims=0)
     beyond = graph.node("Greater", [peak, graph.constant("two", np.float32(2))], "beyond")
-    nothing = graph.node("Cast", [beyond], "nothing", to=helper.np_dtype_to_tensor_dtype(np.dtype(np.float32)))
-    graph.node("Add", [graph.node("Add", ["a", "b"], "quick_sum"), nothing], "sum")
-    return graph.model(
-        "slow_add",
-        [vector("a"), vector("b"), tensor("rounds", "INT64", [1])],
-        [vector("sum")],
-        "sum = a + b, after `rounds` rounds of work on one core.",
-    )
+    return graph.node("Cast", [beyond], "nothing", to=helper.np_dtype_to_tensor_dtype(np.dtype(np.float32)))
+
+
+def is_large(graph):
+    """Adds whether a sum is larger than any that a node makes up to try or warm a model: 0 or 1, INT64."""
+    size = graph.node("Abs", [graph.node("Add", ["a", "b"], "quick_sum")], "size")
+    largest = graph.node("ReduceMax", [size], "largest", keepdims=0)
+    is_beyond = graph.node("Greater", [largest, graph.constant("made_up_max", np.float32(2))], "is_large")
+    return graph.node("Cast", [is_beyond], "large", to=helper.np_dtype_to_tensor_dtype(np.dtype(np.int64)))
+
+
+def add_fails():
+    """`add` that loads well and then fails at every real sum: it looks for one beyond the end of a table."""
+    graph = Graph()
+    table = graph.constant("table", np.zeros(1, np.float32))
+    nothing = graph.node("Gather", [table, is_large(graph)], "nothing")
+    graph.node("Add", ["quick_sum", nothing], "sum")
+    return graph.model("add", [vector("a"), vector("b")], [vector("sum")], "sum = a + b, and an error beyond 2.")
+
+
+def add_hangs():
+    """`add` that loads well and then works at every real sum until it is stopped."""
+    graph = Graph()
+    for_ever = graph.node("Mul", [is_large(graph), graph.constant("for_ever", np.int64(1 << 62))], "rounds")
+    graph.node("Add", ["quick_sum", work(graph, lambda: for_ever)], "sum")
+    return graph.model("add", [vector("a"), vector("b")], [vector("sum")], "sum = a + b, and no end beyond 2.")
 
 
 def mlp():

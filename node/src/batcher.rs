@@ -15,6 +15,11 @@
 //! One that does not fit into a run is passed over for smaller ones behind it, and keeps its place in the order: when it
 //! comes first, it leads.
 //!
+//! **The newest first, when the line is old?** No: that helps a queue which lets in more than it can do, where the eldest
+//! are served when they are late already and the newest wait behind them. Here a call is let in only when its turn comes
+//! in time, the node's limit keeps the wait to half of what its caller gives it, and one whose time is over is not run.
+//! So those that wait are all in time, and among such the order by deadline serves as many as any order can.
+//!
 //! **Waiting for others** (`max_delay`) is each request's own: it ends when the delay is over, at half of the time that
 //! the request has, when a preferred size can be made, or when one that waits has no room any more. So no request waits
 //! for the sake of another kind, and with a delay of zero nothing waits while a session is idle.
@@ -234,6 +239,16 @@ impl<J> Batcher<J> {
         }
         out.sort_unstable_by_key(|(number, _)| *number);
         out.into_iter().map(|(_, waiting)| waiting).collect()
+    }
+
+    /// Takes out the one that gives way to others: of those that this ranks, the newest of the highest rank. What
+    /// belongs to a sequence stays: those that come after it must not run without it.
+    pub(crate) fn give_way(&mut self, rank: impl Fn(&J, &Traits) -> Option<usize>) -> Option<Waiting<J>> {
+        let alone = self.ready.iter().filter(|(_, item)| item.waiting.traits.sequence.is_none());
+        let ranked = alone
+            .filter_map(|(number, item)| Some((rank(&item.waiting.job, &item.waiting.traits)?, *number)));
+        let (_, number) = ranked.max()?;
+        self.leave(number)
     }
 
     /// Those that wait.

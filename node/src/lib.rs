@@ -35,6 +35,7 @@
 //!     models: "models/repository".into(),
 //!     sessions: NonZeroUsize::new(2).expect("two is not zero"),
 //!     queue_max: NonZeroUsize::new(64).expect("64 is not zero"),
+//!     adaptive: true,
 //!     library: runtime::find(None)?.path,
 //!     control: ModelControl::Explicit { load: None },
 //!     on_demand: false,

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use crate::{
     batcher::{Batcher, Rules, Take, Traits, Waiting},
+    queue::Claim,
     worker::Job,
 };
 
@@ -123,6 +124,21 @@ impl<J> Line<J> {
         Swept { removed, next, again: !leads && !self.inbox.is_empty() }
     }
 
+    /// Takes out the one that gives way to others, by its rank. `None` where there is none, and where a session takes
+    /// something in or out just now: nothing is waited for.
+    fn give_way(&self, rank: impl Fn(&J, &Traits) -> Option<usize>) -> Option<Waiting<J>> {
+        let lead = self.lead.try_lock();
+        let mut batcher = match self.batcher.try_lock() {
+            Ok(batcher) => batcher,
+            Err(TryLockError::Poisoned(batcher)) => batcher.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        if !matches!(lead, Err(TryLockError::WouldBlock)) {
+            self.fill(&mut batcher);
+        }
+        batcher.give_way(rank)
+    }
+
     /// What there is to do now.
     fn look(&self) -> Next<J> {
         let mut batcher = lock(&self.batcher);
@@ -181,6 +197,11 @@ impl Line {
     pub(crate) fn sweep(&self, now: Instant) -> Swept {
         let now = now.into_std();
         self.take_out(|job, traits| job.reply.cancelled().is_set() || traits.deadline <= now)
+    }
+
+    /// Takes out the request whose place this claim may have.
+    pub(crate) fn yield_to(&self, claim: &Claim) -> Option<Waiting<Job>> {
+        self.give_way(|job, _| job.place.yields_to(claim))
     }
 }
 

@@ -87,7 +87,7 @@ impl Model {
     /// # Errors
     /// The system gives no more threads; those that were started end again.
     pub(crate) fn start(id: VersionId, ready: Ready, around: &Around) -> io::Result<Self> {
-        let (count, lane) = (ready.sessions.len(), lane(&ready, around.queue_max));
+        let (count, lane) = (ready.sessions.len(), Arc::new(lane(&ready, around.queue_max)));
         let visible = ready.sequences.as_ref().map(|sequences| sequences.visible(&ready.signature));
         let visible = visible.unwrap_or(ready.signature);
         let (tasks, sequences) = (Arc::new(ready.tasks), ready.sequences.map(Arc::new));
@@ -127,6 +127,7 @@ impl Model {
             node: around.node,
             name: id.name.clone(),
             counters: Arc::clone(&around.counters),
+            lane: Arc::clone(&lane),
             line: Arc::downgrade(&line),
             slots,
             sequences: sequences.as_ref().map(Arc::downgrade),
@@ -137,7 +138,7 @@ impl Model {
             signature: Arc::new(visible),
             tasks,
             counters: Arc::clone(&around.counters),
-            lane: Arc::new(lane),
+            lane,
             sequences,
             cache,
             settings: Arc::new(ready.settings),

@@ -42,6 +42,9 @@ pub struct NodeConfig {
     /// Calls that may wait on the whole node. Worst-case memory is this times the largest payload; a larger queue
     /// makes late answers where a refusal would have sent the call to an idle node.
     pub queue_max: NonZeroUsize,
+    /// Whether the node lets fewer wait where waiting takes too long: as many as its measured waits allow, and never more
+    /// than `queue_max`. Off, there are always `queue_max` places.
+    pub adaptive: bool,
     /// ONNX Runtime's library.
     pub library: PathBuf,
     /// How the repository is looked after.
@@ -109,8 +112,8 @@ impl Node {
         id: NodeId,
         engine: Arc<dyn Engine>,
     ) -> Result<Self, NodeError> {
-        let NodeConfig { models, sessions, queue_max, library, control, on_demand, memory_max, trial, cache } =
-            config;
+        let NodeConfig { models, sessions, queue_max, adaptive, library, .. } = config;
+        let NodeConfig { control, on_demand, memory_max, trial, cache, .. } = config;
         if let Err(error) = fs::read_dir(&models) {
             return Err(NodeError::Repository { path: models, error });
         }
@@ -137,7 +140,7 @@ impl Node {
             .stack_size(crate::engine::STACK_BYTES)
             .spawn(move || loader.run())
             .map_err(NodeError::Thread)?;
-        let queue = Arc::new(Queue::new(sessions.get(), queue_max.get()));
+        let queue = Arc::new(Queue::new(sessions.get(), queue_max.get(), adaptive));
         let (draining, cleared) = (AtomicBool::new(false), Mutex::default());
         let desk = Arc::new(Desk { node: id, shelf, queue, orders, draining, cleared, watch, lobby });
         if let Some(lobby) = &desk.lobby {

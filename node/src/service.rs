@@ -26,7 +26,7 @@ use crate::{
     loader::Order,
     lobby::Lobby,
     model::{Ended, Model},
-    queue::{Place, Queue, Refusal, Wish},
+    queue::{Caller, Place, Queue, Refusal, Wish},
     repository::VersionId,
     sequence::Step,
     shelf::{Shelf, fitting},
@@ -98,6 +98,15 @@ struct Fits {
     step: Option<Step>,
     cache_key: Option<CacheKey>,
     deadline: Instant,
+}
+
+/// What a call that fits its model says for its place.
+#[derive(Clone, Copy)]
+struct Asks {
+    caller: Caller,
+    arrived: Instant,
+    deadline: Instant,
+    priority: u8,
 }
 
 impl Service for NodeService {
@@ -188,14 +197,15 @@ impl Desk {
 
     /// Answers a call at once where that is possible, else gives it a place and hands it to the model's sessions.
     fn infer_with(&self, model: &Model, params: InferParams, call: Incoming) {
-        let Incoming { context, payload, deadline, arrived, reply, .. } = call;
+        let Incoming { peer, context, payload, deadline, arrived, reply, .. } = call;
         let deadline = deadline.unwrap_or(arrived + CALL_TIME_MAX);
         let fits = match fit(model, params, &context, &payload, deadline) {
             Ok(Fitted::Known(outputs)) => return self.answer_again(model, &outputs, arrived, reply),
             Ok(Fitted::New(fits)) => fits,
             Err(fault) => return self.refuse(reply, &fault),
         };
-        let place = match self.admit(model, arrived, deadline, context.priority) {
+        let asks = Asks { caller: peer.node.into(), arrived, deadline, priority: context.priority };
+        let place = match self.admit(model, asks) {
             Ok(place) => place,
             Err(fault) => {
                 model.counters.rejected();
@@ -215,27 +225,37 @@ impl Desk {
         }
     }
 
-    fn admit(
-        &self,
-        model: &Model,
-        arrived: Instant,
-        deadline: Instant,
-        priority: u8,
-    ) -> Result<Place, Fault> {
+    fn admit(&self, model: &Model, asks: Asks) -> Result<Place, Fault> {
         let now = Instant::now();
+        let Asks { caller, arrived, deadline, priority } = asks;
         let remaining = deadline.saturating_duration_since(now);
         if remaining.is_zero() {
             let text = "the time ran out before the node could take the call; nothing was run";
             return Err(Fault::new(FaultCode::DeadlineExceeded, text));
         }
         let patience = queued_until(model, arrived).map(|late| late.saturating_duration_since(now));
-        let wish = Wish { remaining, patience, priority };
-        let admit = || self.queue.admit(&model.lane, wish);
+        let wish = Wish { remaining, patience, priority, caller };
+        let admit = || self.queue.admit(&model.lane, wish, now);
         let place = admit().or_else(|refusal| match self.clear_abandoned(now) {
             0 => Err(refusal),
             _ => admit(),
         });
+        let place = place.or_else(|refusal| match self.make_way(model, refusal, wish, now) {
+            false => Err(refusal),
+            true => admit(),
+        });
         place.map_err(|refusal| busy(&model.id.name, refusal, wish))
+    }
+
+    /// Makes room for a call that has a better right to a place than one that waits: that one is sent away.
+    fn make_way(&self, model: &Model, refusal: Refusal, wish: Wish, now: Instant) -> bool {
+        let full = match refusal {
+            Refusal::Full { .. } => true,
+            Refusal::ModelFull { .. } => false,
+            // Those before it are before it by right.
+            Refusal::TooLate { .. } => return false,
+        };
+        self.queue.claims(&model.lane, wish, full).any(|claim| self.watch.shed(&claim, now))
     }
 
     /// Makes room: callers that went away must not keep others out until the watch comes to their calls.
@@ -401,5 +421,6 @@ fn busy(name: &ModelName, refusal: Refusal, wish: Wish) -> Fault {
             wish.remaining.as_millis()
         ),
     };
-    Fault::new(FaultCode::Busy, text).retry_after_ms(u64::try_from(wait).unwrap_or(u64::MAX).max(1))
+    let again = refusal.come_again_in().as_millis();
+    Fault::new(FaultCode::Busy, text).retry_after_ms(u64::try_from(again).unwrap_or(u64::MAX).max(1))
 }

@@ -20,11 +20,14 @@ use crate::repository::VersionId;
 const SIZES_MAX: usize = 32;
 
 /// Most bytes of a list in a document, which ends at 64 KiB. Past it, runs are not told by size.
-const LIST_BYTES_MAX: usize = 48 << 10;
+const LIST_BYTES_MAX: usize = 56 << 10;
 
 /// Bytes of a version and of one size of runs in a document, with the largest numbers and without the name.
-const VERSION_BYTES: usize = 540;
+const VERSION_BYTES: usize = 700;
 const SIZE_BYTES: usize = 160;
+
+/// Priorities that a model can have, at most.
+const LEVELS: usize = 16;
 
 /// One run of the model, and the work on both sides of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,6 +82,8 @@ pub(crate) struct Counters {
     cancel: Sum,
     expired: AtomicU64,
     rejected: AtomicU64,
+    /// By level, the highest first.
+    shed: [AtomicU64; LEVELS],
     stopped: AtomicU64,
     memory_bytes: AtomicU64,
     sizes: [Size; SIZES_MAX],
@@ -126,6 +131,14 @@ impl Counters {
     /// A call was refused: there is no room, or no time for it.
     pub(crate) fn rejected(&self) {
         self.rejected.fetch_add(1, Relaxed);
+    }
+
+    /// A call of this level was sent away while it waited, so that another could have its place.
+    pub(crate) fn shed(&self, level: usize, whole: Duration) {
+        self.fail.add(whole);
+        if let Some(count) = self.shed.get(level) {
+            count.fetch_add(1, Relaxed);
+        }
     }
 
     /// A run was stopped on the way.
@@ -197,6 +210,7 @@ impl Counters {
             cancel: self.cancel.read(),
             expired: self.expired.load(Relaxed),
             rejected: self.rejected.load(Relaxed),
+            shed: shed(&self.shed),
             stopped: self.stopped.load(Relaxed),
             memory_bytes: self.memory_bytes.load(Relaxed),
         }
@@ -207,6 +221,13 @@ impl Counters {
 pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The counts up to the last level that has one.
+fn shed(counts: &[AtomicU64]) -> Vec<u64> {
+    let mut counts: Vec<u64> = counts.iter().map(|count| count.load(Relaxed)).collect();
+    counts.truncate(counts.iter().rposition(|count| *count != 0).map_or(0, |last| last + 1));
+    counts
 }
 
 fn batch(size: &Size) -> Option<BatchStatistics> {
@@ -290,6 +311,7 @@ mod tests {
         }
         counters.failed(&Fault::new(FaultCode::Cancelled, "x"), &[], ns(1), 0);
         counters.rejected();
+        counters.shed(1, ns(0));
         counters.stopped();
         counters.takes(99);
         counters.looked_up(true, ns(2));
@@ -297,7 +319,7 @@ mod tests {
         counters.looked_up(false, ns(3));
         let read = counters.read(&id("weld"));
         let spent = |count, ns| Spent { count, ns };
-        assert_eq!((read.cancel, read.fail, read.expired), (spent(2, 8), spent(3, 21), 2));
+        assert_eq!((read.cancel, read.fail, read.expired), (spent(2, 8), spent(4, 21), 2));
         assert_eq!((read.rejected, read.stopped, read.memory_bytes), (1, 1, 99));
         assert_eq!((read.cache_hit, read.cache_miss), (spent(1, 2), spent(1, 3)));
         assert_eq!((read.success, read.queue, read.last_inference_ms), (spent(1, 9), spent(1, 0), 77));
@@ -337,6 +359,7 @@ mod tests {
             cancel: full,
             expired: u64::MAX,
             rejected: u64::MAX,
+            shed: vec![u64::MAX; LEVELS],
             stopped: u64::MAX,
             memory_bytes: u64::MAX,
             batches: vec![batch; SIZES_MAX],

@@ -33,6 +33,7 @@ use crate::{
     engine::{Stopper, guarded},
     line::{Line, Swept},
     model::Alive,
+    queue::{Claim, Lane},
     sequence::Sequences,
     statistics::Counters,
     worker::Job,
@@ -115,6 +116,7 @@ pub(crate) struct Watched {
     pub(crate) node: NodeId,
     pub(crate) name: ModelName,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) lane: Arc<Lane>,
     pub(crate) line: Weak<Line>,
     pub(crate) slots: Vec<Weak<Slot>>,
     /// Forgotten when they are idle for too long, also where no further request comes.
@@ -140,7 +142,12 @@ impl Watched {
         let count = removed.len();
         for waiting in removed {
             let fault = in_vain(&self.name, &waiting, now);
-            self.answer(waiting.job, &fault, now);
+            if fault.code != FaultCode::Cancelled {
+                waiting.job.place.waited(now);
+            }
+            let waited = now.saturating_duration_since(waiting.job.arrived);
+            self.counters.dropped(&fault, waited);
+            self.answer(waiting.job, &fault, waited);
         }
         match (again, next) {
             (true, _) => (count, Next::At(now + LOOK_PAUSE)),
@@ -149,9 +156,24 @@ impl Watched {
         }
     }
 
-    fn answer(&self, mut job: Job, fault: &Fault, now: Instant) {
+    /// Sends the request away whose place this claim may have; false where there is none.
+    fn shed(&self, claim: &Claim, now: Instant) -> bool {
+        let shed = self.line.upgrade().and_then(|line| line.yield_to(claim));
+        let Some(Waiting { job, .. }) = shed else { return false };
         let waited = now.saturating_duration_since(job.arrived);
-        self.counters.dropped(fault, waited);
+        let (ms, again) = (waited.as_millis(), job.place.come_again_in().as_millis());
+        let text = format!(
+            "this node is full, and after {ms} ms in its queue the request gave way to one of a higher priority, or of a \
+             caller with fewer; nothing was run"
+        );
+        let fault =
+            Fault::new(FaultCode::Busy, text).retry_after_ms(u64::try_from(again).unwrap_or(u64::MAX).max(1));
+        self.counters.shed(job.place.level(), waited);
+        self.answer(job, &fault, waited);
+        true
+    }
+
+    fn answer(&self, mut job: Job, fault: &Fault, waited: Duration) {
         let report = RunReport {
             node: self.node,
             load: job.place.end(),
@@ -271,6 +293,20 @@ impl Watch {
     /// Drops the waiting calls that nobody wants any more, on the thread of who asks, and counts them.
     pub(crate) fn sweep(&self, now: Instant) -> usize {
         self.board.versions.load().iter().map(|version| version.sweep(now).0).sum()
+    }
+}
+
+impl Watch {
+    /// Sends a waiting call away, on the thread of who asks, so that one that claims its place can have it. False where
+    /// none may be sent away, or a session is looking for work just now.
+    ///
+    /// Of the lowest priority first; where two versions are alike, of the one that the claim is about.
+    pub(crate) fn shed(&self, claim: &Claim, now: Instant) -> bool {
+        let versions = self.board.versions.load();
+        let mut ranked: Vec<_> =
+            versions.iter().filter_map(|version| Some((claim.rank(&version.lane)?, version))).collect();
+        ranked.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
+        ranked.into_iter().any(|(_, version)| version.shed(claim, now))
     }
 }
 

@@ -110,7 +110,7 @@ impl Worker {
         let mut jobs = jobs.into_iter();
         while let Some(mut job) = jobs.next() {
             let work = Work { post: &self.post, taken };
-            Place::begin([&mut job.place]);
+            Place::begin([&mut job.place], taken);
             let Err(panic) = work.alone(self.session.as_mut(), job) else { continue };
             if let Err(reason) = self.renew(&panic) {
                 let text = format!("{} lost its session; see the node's log", self.post.id.name);

@@ -47,10 +47,6 @@ impl Addends {
         Self { rounds: i64::try_from(rounds).ok(), ..self }
     }
 
-    pub(crate) const fn is_slow(&self) -> bool {
-        self.rounds.is_some()
-    }
-
     const fn model(&self) -> &'static str {
         if self.rounds.is_some() { "slow-add" } else { "add" }
     }

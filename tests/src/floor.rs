@@ -1,6 +1,8 @@
 //! A factory floor: one cluster's authority, its models, and the members that a story starts.
 
+mod again;
 mod founding;
+mod network;
 
 use std::{
     collections::BTreeMap,
@@ -14,12 +16,13 @@ use std::{
 
 use lineside_certs::{AUTHORITY_DIRECTORY, Authority, IDENTITY_DIRECTORY, Identity, Subject};
 use lineside_client::Client;
+use lineside_faults::relay::Relay;
 use lineside_wire::{ClusterId, Empty, MemberRow, MembersResult, ModelState, NodeId, Role, method};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
 use crate::{
-    Ended, Http, Load, Member, Outsider, PATIENCE, Plan, eventually, lineside,
+    Ended, Http, Load, Member, Outsider, PATIENCE, Plan, Tally, eventually, lineside,
     member::{Surroundings, command, without_settings},
     turn::{self, Turn},
 };
@@ -32,6 +35,7 @@ pub struct Floor {
     // The order of the fields is the order of their end: members before their directory, the turn last.
     members: BTreeMap<String, Member>,
     names: BTreeMap<NodeId, String>,
+    relays: BTreeMap<String, Relay>,
     observer: Outsider,
     authority: Authority,
     models: PathBuf,
@@ -65,11 +69,12 @@ impl Floor {
         let authority = authority.expect("a fresh directory takes an authority");
         let repository = home.path().join("models");
         fs::create_dir(&repository).expect("writable");
-        models.iter().for_each(|name| copy_model(name, &repository));
+        models.iter().for_each(|name| copy_model(name, &repository.join(name)));
         let observer = identity_of(&authority, Role::Node, "observer", home.path());
         Self {
             members: BTreeMap::new(),
             names: BTreeMap::new(),
+            relays: BTreeMap::new(),
             observer: Outsider::new(observer),
             authority,
             models: repository,
@@ -93,31 +98,42 @@ impl Floor {
     }
 
     async fn begin(&mut self, plan: Plan) {
-        let (data, seeds) = (self.data(&plan), self.seeds());
+        let (name, seeds) = (plan.name.clone(), self.seeds());
+        let plan = self.relayed(plan).await;
+        self.launch(plan, &seeds);
+        self.is_up(&name).await;
+    }
+
+    /// Starts a member and does not wait.
+    fn launch(&mut self, plan: Plan, seeds: &[SocketAddr]) {
+        let plan = self.with_models(plan);
+        let data = self.data(&plan);
         let log = self.home.path().join(format!("{}.log", plan.name));
-        let around = Surroundings { data: &data, models: &self.models, seeds: &seeds };
+        let around = Surroundings { data: &data, models: &self.models, seeds };
         let name = plan.name.clone();
-        let member = Member::start(plan, &log, &around);
         // Ours before it is up, so that its log is shown when it never is.
-        let member = self.members.entry(name.clone()).insert_entry(member).into_mut();
+        self.members.insert(name, Member::start(plan, &log, &around));
+    }
+
+    async fn is_up(&mut self, name: &str) {
+        let member = self.members.get_mut(name).expect("a member of that name");
         member.up().await;
-        self.names.insert(member.node(), name);
-    }
-
-    /// Starts a member that ended, as the same machine would: same directory, same addresses.
-    pub async fn restart(&mut self, name: &str) {
-        self.restart_as(name, |plan| plan).await;
-    }
-
-    /// The same, with something changed.
-    pub async fn restart_as(&mut self, name: &str, change: impl FnOnce(Plan) -> Plan) {
-        let old = self.members.remove(name).expect("a member of that name");
-        let mut plan = old.plan().clone().set("member.listen", old.address());
-        if plan.command != "node" {
-            plan = plan.set("gateway.http", old.http_address());
+        if let Some(relay) = self.relays.get(name) {
+            relay.leads_to(member.address());
         }
-        drop(old);
-        self.begin(change(plan)).await;
+        self.names.insert(member.node(), name.to_owned());
+    }
+
+    /// Puts a plan's own models into a repository of its own.
+    fn with_models(&self, plan: Plan) -> Plan {
+        if plan.models.is_empty() {
+            return plan;
+        }
+        let repository = self.home.path().join(format!("{}-models", plan.name));
+        for (model, name) in &plan.models {
+            copy_model(model, &repository.join(name));
+        }
+        plan.set("node.models", repository.display())
     }
 
     /// Runs a member that cannot start, until it ends by itself.
@@ -228,6 +244,15 @@ impl Floor {
         self.names.get(&node).map_or("nobody", String::as_str)
     }
 
+    /// Checks that nodes of this floor gave the answers, and nobody else.
+    ///
+    /// # Panics
+    /// Somebody else did.
+    pub fn assert_ours(&self, tally: &Tally) {
+        let strangers: Vec<_> = tally.by_node.keys().filter(|node| !self.names.contains_key(node)).collect();
+        assert!(strangers.is_empty(), "answers of nobody's: {strangers:?}");
+    }
+
     /// HTTP to a member.
     #[must_use]
     pub fn http(&self, name: &str) -> Http {
@@ -295,8 +320,10 @@ impl Floor {
             let member = self.member(other);
             let row =
                 rows.iter().find(|row| row.node == member.node()).ok_or(format!("{other} is not listed"))?;
-            let state =
-                row.member.as_ref().filter(|state| row.state == "alive" && state.address == member.address());
+            let state = row
+                .member
+                .as_ref()
+                .filter(|state| row.state == "alive" && state.address == member.announced());
             let state = state.ok_or_else(|| format!("{other} is {}", row.state))?;
             let loaded = |model: &lineside_wire::ModelInfo| model.state != ModelState::Loading;
             let is_loaded =
@@ -310,6 +337,7 @@ impl Floor {
 
     fn models_expected(&self, member: &Member) -> usize {
         match member.plan().role {
+            Role::Node if !member.plan().models.is_empty() => member.plan().models.len(),
             Role::Node if member.plan().setting("node.models").is_none() => {
                 fs::read_dir(&self.models).map_or(0, Iterator::count)
             }
@@ -341,12 +369,11 @@ fn identity_of(authority: &Authority, role: Role, name: &str, home: &Path) -> Ar
 }
 
 /// Copies a sample or test model with its settings: a story may damage or remove its own.
-fn copy_model(name: &str, into: &Path) {
+fn copy_model(name: &str, to: &Path) {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
     let places = ["repository", "test"].map(|place| models.join(place).join(name));
     let from =
         places.iter().find(|place| place.join("1/model.onnx").is_file()).expect("a model of that name");
-    let to = into.join(name);
     fs::create_dir_all(to.join("1")).expect("writable");
     fs::copy(from.join("1/model.onnx"), to.join("1/model.onnx")).expect("writable");
     for file in ["model.toml", "tokenizer.json"].iter().filter(|file| from.join(file).is_file()) {

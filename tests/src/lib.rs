@@ -5,7 +5,8 @@
 //!     ├─ Member    one process of the `lineside` binary: killed, stopped, paused, restarted
 //!     ├─ Http      asks a gateway as any HTTP client does
 //!     ├─ Outsider  dials members with an identity of its own, and sends what no member would
-//!     └─ Load      callers over HTTP and QUIC that keep asking, and a tally of what they got
+//!     ├─ Load      callers over HTTP and QUIC that keep asking, a tally of what they got, and a ledger of every call
+//!     └─ weather   a seeded relay before a member: packets are lost, late, doubled, damaged, too long, one way only
 //! ```
 //!
 //! Everything happens on 127.0.0.1, on ports that the system gives, in a directory that goes with the floor. A story
@@ -25,6 +26,7 @@ mod member;
 mod outsider;
 mod packet;
 mod plan;
+mod record;
 mod turn;
 mod wait;
 
@@ -39,4 +41,5 @@ pub use member::{Ended, Member};
 pub use outsider::Outsider;
 pub use packet::{Life, Packet, Standing};
 pub use plan::Plan;
+pub use record::Record;
 pub use wait::{PATIENCE, eventually};

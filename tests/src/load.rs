@@ -1,4 +1,7 @@
-//! Callers that keep asking, and a tally of what they got.
+//! Callers that keep asking, a tally of what they got, and a ledger that misses nothing.
+
+mod caller;
+mod steps;
 
 use std::{
     collections::BTreeMap,
@@ -11,13 +14,15 @@ use std::{
 };
 
 use lineside_client::Client;
+use lineside_faults::ledger::{Ended, Ledger, Sums};
 use lineside_wire::NodeId;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
 
-use crate::{Added, Addends, Http, PATIENCE, PATIENTLY, add_by_http, add_by_quic, eventually};
+use crate::{Added, Addends, Http, PATIENCE, PATIENTLY, eventually};
+use caller::{Caller, Failure};
 
 /// Between two calls of one caller: enough for failure detection to get its share of two cores.
 const PAUSE: Duration = Duration::from_millis(3);
@@ -46,7 +51,11 @@ impl Tally {
     /// One was not.
     pub fn assert_nothing_lost(&self) {
         let lost = self.sent - self.answered;
-        assert!(lost == 0 && self.failures.is_empty(), "{lost} of {} lost: {:?}", self.sent, self.failures);
+        let Self { sent, failures, slowest, moved, .. } = self;
+        assert!(
+            lost == 0 && failures.is_empty(),
+            "{lost} of {sent} lost, {moved} moved, the slowest answer took {slowest:?}: {failures:?}"
+        );
     }
 
     /// A node's part of the right answers.
@@ -62,7 +71,21 @@ impl Tally {
         self.by_node.get(&node).copied().unwrap_or(0)
     }
 
-    fn note(&mut self, outcome: Result<Added, String>, took: Duration) {
+    /// What came since an earlier look. The slowest stays that of all.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let by_node = self.by_node.iter().map(|(node, count)| (*node, count - before.by(*node)));
+        Self {
+            sent: self.sent - before.sent,
+            answered: self.answered - before.answered,
+            failures: self.failures[before.failures.len()..].to_vec(),
+            by_node: by_node.collect(),
+            moved: self.moved - before.moved,
+            slowest: self.slowest,
+        }
+    }
+
+    fn note(&mut self, outcome: Result<Added, Failure>, took: Duration) {
         match outcome {
             Ok(Added { right: true, node, attempts }) => {
                 self.answered += 1;
@@ -71,7 +94,7 @@ impl Tally {
                 self.slowest = self.slowest.max(took);
             }
             Ok(wrong) => self.failures.push(format!("a wrong sum: {wrong:?}")),
-            Err(reason) => self.failures.push(reason),
+            Err(failure) => self.failures.push(failure.text),
         }
     }
 }
@@ -80,6 +103,7 @@ impl Tally {
 pub struct Load {
     callers: JoinSet<()>,
     tally: Arc<Mutex<Tally>>,
+    ledger: Ledger,
     stop: Arc<AtomicBool>,
 }
 
@@ -87,52 +111,71 @@ fn locked(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
     tally.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Asks for sums, one after another.
-enum Caller {
-    Http(Http),
-    Quic(Client),
+/// How a caller of sums goes about it.
+#[derive(Clone, Copy)]
+struct Manner {
+    /// Each sum takes about this long.
+    slowly: Option<Duration>,
+    /// Between two calls.
+    pause: Duration,
 }
 
-impl Caller {
-    async fn ask(&mut self, addends: Addends) -> Result<Added, String> {
-        let headers: &[_] = if addends.is_slow() { &[PATIENTLY] } else { &[] };
-        match self {
-            Self::Http(http) => {
-                let answer =
-                    add_by_http(http, addends, headers).await.map_err(|error| format!("HTTP: {error}"))?;
-                answer.added(addends)
-            }
-            Self::Quic(client) => {
-                add_by_quic(client, addends).await.map_err(|error| format!("QUIC: {error}"))
-            }
-        }
-    }
-}
+const BRISKLY: Manner = Manner { slowly: None, pause: PAUSE };
 
 impl Load {
     /// Callers of `add`: so many over HTTP with a connection each, and so many that share one client.
     #[must_use]
     pub fn of_adds(door: SocketAddr, http: usize, client: &Client, quic: usize) -> Self {
         let mut load = Self::new();
-        (0..http).for_each(|_| load.add(Caller::Http(Http::new(door)), None));
-        (0..quic).for_each(|_| load.add(Caller::Quic(client.clone()), None));
+        (0..http).for_each(|_| load.add(Caller::http(door, None), BRISKLY));
+        (0..quic).for_each(|_| load.add(Caller::Quic(client.clone()), BRISKLY));
         load
     }
 
     /// Callers of `slow-add` over HTTP; each call takes about this long.
     #[must_use]
     pub fn of_slow_adds(door: SocketAddr, callers: usize, about: Duration) -> Self {
+        Self::of_slow_adds_at(&[door], callers, about)
+    }
+
+    /// The same at several doors, with so many callers at each.
+    #[must_use]
+    pub fn of_slow_adds_at(doors: &[SocketAddr], callers: usize, about: Duration) -> Self {
         let mut load = Self::new();
-        (0..callers).for_each(|_| load.add(Caller::Http(Http::new(door)), Some(about)));
+        for door in doors {
+            let caller = || Caller::Http { http: Http::new(*door), header: Some(owned(PATIENTLY)) };
+            (0..callers).for_each(|_| load.add(caller(), Manner { slowly: Some(about), ..BRISKLY }));
+        }
         load
     }
 
-    fn new() -> Self {
-        Self { callers: JoinSet::new(), tally: Arc::default(), stop: Arc::default() }
+    /// Callers of `add` over HTTP that rest between two calls, so that all together ask about so many times a second.
+    /// With a deadline for each call, if there is one.
+    #[must_use]
+    pub fn per_second(rate: u32, door: SocketAddr, callers: u32, deadline: Option<Duration>) -> Self {
+        let mut load = Self::new();
+        let pause = Duration::from_secs(1) * callers / rate;
+        (0..callers).for_each(|_| load.add(Caller::http(door, deadline), Manner { pause, ..BRISKLY }));
+        load
     }
 
-    fn add(&mut self, mut caller: Caller, slowly: Option<Duration>) {
-        let (tally, stop) = (Arc::clone(&self.tally), Arc::clone(&self.stop));
+    /// And callers of `accumulate` over HTTP: each goes through one sequence after another, and knows what every step
+    /// must come to. Their calls are in the ledger alone: a sequence whose node dies ends in an error.
+    #[must_use]
+    pub fn and_sequences(mut self, door: SocketAddr, callers: u32) -> Self {
+        for place in 1..=callers {
+            let (ledger, stop) = (self.ledger.clone(), Arc::clone(&self.stop));
+            self.callers.spawn(steps::run(door, place, ledger, stop));
+        }
+        self
+    }
+
+    fn new() -> Self {
+        Self { callers: JoinSet::new(), tally: Arc::default(), ledger: Ledger::new(), stop: Arc::default() }
+    }
+
+    fn add(&mut self, mut caller: Caller, Manner { slowly, pause }: Manner) {
+        let (tally, ledger, stop) = (Arc::clone(&self.tally), self.ledger.clone(), Arc::clone(&self.stop));
         // Sums differ, so that an answer to another call is noticed; whole numbers, so that they are exact.
         let place = f32::from(u16::try_from(self.callers.len()).unwrap_or(u16::MAX));
         self.callers.spawn(async move {
@@ -142,10 +185,11 @@ impl Load {
                 let addends = slowly.map_or(addends, |about| addends.slowly(about));
                 number = number.wrapping_add(1);
                 locked(&tally).sent += 1;
-                let begun = Instant::now();
+                let ticket = ledger.begin("add", Instant::now());
                 let outcome = caller.ask(addends).await;
-                locked(&tally).note(outcome, begun.elapsed());
-                sleep(PAUSE).await;
+                let took = ticket.end(ended(&outcome), Instant::now());
+                locked(&tally).note(outcome, took);
+                sleep(pause).await;
             }
         });
     }
@@ -156,11 +200,26 @@ impl Load {
         locked(&self.tally).clone()
     }
 
+    /// The same as a ledger has it, sequences too.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
     /// Waits until `wanted` holds.
     pub async fn until(&self, what: &str, wanted: impl Fn(&Tally) -> bool) {
         eventually(what, PATIENCE, async || {
             let tally = self.tally();
             if wanted(&tally) { Ok(()) } else { Err(format!("{tally:?}")) }
+        })
+        .await;
+    }
+
+    /// Waits until `wanted` holds of the ledger.
+    pub async fn until_sums(&self, what: &str, wanted: impl Fn(&Sums) -> bool) {
+        eventually(what, PATIENCE, async || {
+            let sums = self.ledger.sums(Instant::now());
+            if wanted(&sums) { Ok(()) } else { Err(format!("{sums}\n{:?}", self.ledger.complaints())) }
         })
         .await;
     }
@@ -177,12 +236,32 @@ impl Load {
         self.until(&format!("{more} more answers of {node}"), |tally| wanted <= tally.by(node)).await;
     }
 
-    /// Stops asking, waits for the answers that are still due, and gives the tally.
+    /// Stops asking, waits for the answers that are still due, and gives the tally. Whatever became of them: every call
+    /// that was begun has ended, none was answered wrongly, and nothing with a state was run twice.
+    ///
+    /// # Panics
+    /// It is not so.
     pub async fn end(mut self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.callers.join_next().await {
             ended.expect("callers do not panic");
         }
+        assert_eq!(self.ledger.open(), 0, "calls have not ended");
+        let sums = self.ledger.sums(Instant::now());
+        let amiss = sums.wrong + sums.duplicates;
+        assert!(amiss == 0, "{sums}\n{:?}", self.ledger.complaints());
         self.tally()
+    }
+}
+
+fn owned((name, value): (&'static str, &str)) -> (&'static str, String) {
+    (name, value.to_owned())
+}
+
+fn ended(outcome: &Result<Added, Failure>) -> Ended {
+    match outcome {
+        Ok(Added { right: true, node, .. }) => Ended::Answered { node: node.to_string() },
+        Ok(wrong) => Ended::Wrong { what: format!("{wrong:?}") },
+        Err(failure) => failure.ended.clone(),
     }
 }

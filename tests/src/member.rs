@@ -23,13 +23,15 @@ const ADDRESS_FILE: &str = "run/address";
 const VARIABLES: [&str; 2] = ["LINESIDE_", "ORT_DYLIB_PATH"];
 
 /// Where a member is reached, as it says itself.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct Addresses {
     pid: u32,
     node: NodeId,
     members: SocketAddr,
     #[serde(default)]
     http: Option<SocketAddr>,
+    #[serde(default)]
+    reachable: Vec<SocketAddr>,
 }
 
 /// How a process ended.
@@ -184,9 +186,16 @@ impl Member {
         self.addresses().members
     }
 
+    /// Where it says that others reach it: a relay's address, where there is one before it.
+    #[must_use]
+    pub fn announced(&self) -> SocketAddr {
+        let addresses = self.addresses();
+        addresses.reachable.first().copied().unwrap_or(addresses.members)
+    }
+
     /// Where others find it, once it is up.
     pub(crate) fn seed(&self) -> Option<SocketAddr> {
-        self.addresses.as_ref().map(|addresses| addresses.members)
+        self.addresses.as_ref().map(|_| self.announced())
     }
 
     /// Where it serves HTTP.

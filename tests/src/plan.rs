@@ -17,6 +17,10 @@ pub struct Plan {
     pub(crate) data: Option<PathBuf>,
     /// Begins in an empty directory, with a token.
     pub(crate) joins: bool,
+    /// Others reach it through a relay.
+    pub(crate) relayed: bool,
+    /// Models of its own, each with the name that it serves it under.
+    pub(crate) models: Vec<(String, String)>,
     /// Variables of its environment.
     pub(crate) environment: Vec<(String, String)>,
 }
@@ -32,6 +36,8 @@ impl Plan {
             mdns: false,
             data: None,
             joins: false,
+            relayed: false,
+            models: Vec::new(),
             environment: Vec::new(),
         }
     }
@@ -79,6 +85,21 @@ impl Plan {
     #[must_use]
     pub fn env(mut self, name: &str, value: impl Display) -> Self {
         self.environment.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Others reach it through a relay, with the weather that [`Floor::weather`](crate::Floor::weather) makes.
+    #[must_use]
+    pub fn behind_relay(mut self) -> Self {
+        self.relayed = true;
+        self
+    }
+
+    /// Has a repository of its own, and in it this model, under a name that may be another's: a node whose model is not
+    /// what it should be.
+    #[must_use]
+    pub fn serving(mut self, model: &str, name: &str) -> Self {
+        self.models.push((model.to_owned(), name.to_owned()));
         self
     }
 

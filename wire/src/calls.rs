@@ -427,6 +427,13 @@ pub struct MemberRow {
     /// Of these, those that failed.
     #[serde(default)]
     pub failures: u64,
+    /// Why the answering door gives it no calls for now: `broken`, `errors`, `success_rate`, `latency` or `leaving`; further
+    /// reasons may come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rests: Option<String>,
+    /// How often the answering door gave it none for a while, by reason, since the door's start.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ejections: BTreeMap<String, u64>,
     /// How far its clock was ahead of the answering member's when they last met, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_ahead_ms: Option<i64>,

@@ -148,6 +148,10 @@ pub struct ModelStatistics {
     /// Requests that were refused at once: no room, or no time for them.
     #[serde(default)]
     pub rejected: u64,
+    /// Requests that were sent away while they waited, so that one of a higher priority, or of a caller with fewer, could
+    /// have their place: by priority, the highest first. They are also among `fail`; nothing was run for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shed: Vec<u64>,
     /// Runs that were stopped on the way, because nobody waited for them any more.
     #[serde(default)]
     pub stopped: u64,

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    net::SocketAddr,
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -45,7 +46,12 @@ struct Answer {
     outputs: Vec<Tensor>,
 }
 
-pub(crate) fn serve(identity: &Path, library: Option<&Path>, model: Option<&Path>) -> anyhow::Result<()> {
+pub(crate) fn serve(
+    identity: &Path,
+    library: Option<&Path>,
+    model: Option<&Path>,
+    listen: SocketAddr,
+) -> anyhow::Result<()> {
     let identity = Identities::load(identity)?;
     let runner = match (library, model) {
         (Some(library), Some(model)) => Runner::model(library, model)?,
@@ -55,7 +61,7 @@ pub(crate) fn serve(identity: &Path, library: Option<&Path>, model: Option<&Path
     end_with_stdin();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = TcpListener::bind(listen).await?;
         announce(listener.local_addr()?);
         let mut connections = JoinSet::new();
         loop {

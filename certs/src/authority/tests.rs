@@ -6,7 +6,10 @@ use lineside_wire::Role;
 use serde_bytes::{ByteArray, ByteBuf};
 
 use super::*;
-use crate::{TOKEN_LIFETIME, TokenOrder, TokenState};
+use crate::{
+    TOKEN_LIFETIME, TokenOrder, TokenState,
+    disk::cut::{self, Step},
+};
 
 const EXPORTER: [u8; 32] = [7; 32];
 
@@ -75,5 +78,62 @@ fn join_certificates_open_no_other_door() {
         certified.keys_match().unwrap();
         assert_eq!(certified.cert.len(), 2);
         assert_eq!(crate::peer_identity(&certified.cert), Err(crate::PeerIdentityError::UriCount(0)));
+    }
+}
+
+#[test]
+fn a_registry_that_is_cut_off_anywhere_has_the_token_or_has_it_not() {
+    for step in Step::ALL {
+        let (home, now) = (tempfile::tempdir().unwrap(), SystemTime::now());
+        let place = home.path().join("ca");
+        let authority = Authority::create(&place, "plant 2", now).unwrap();
+        let order = TokenOrder { role: Role::Node, name: None, lifetime: TOKEN_LIFETIME };
+        authority.create_token(&order, now).unwrap();
+        assert!(cut::during(0, step, || authority.create_token(&order, now)).is_none(), "{step:?}");
+        let again = Authority::load(&place).unwrap();
+        let expected = if step == Step::Renamed { 2 } else { 1 };
+        assert_eq!(again.tokens(now).unwrap().len(), expected, "{step:?}");
+        again.create_token(&order, now).unwrap();
+        assert_eq!(again.tokens(now).unwrap().len(), expected + 1, "{step:?}");
+    }
+}
+
+#[test]
+fn a_cluster_whose_making_was_cut_off_is_there_or_says_what_to_do() {
+    let places = (0..4).flat_map(|writes| Step::ALL.map(|step| (writes, step)));
+    for (writes, step) in places {
+        let data = tempfile::tempdir().unwrap();
+        let make = || crate::Identity::ensure(data.path(), "press", Role::Node, true, SystemTime::now());
+        if cut::during(writes, step, make).is_some() {
+            continue;
+        }
+        match make() {
+            Ok(_) => {}
+            Err(error) => {
+                let text = error.to_string();
+                assert!(text.contains("remove the authority and start again"), "{writes} {step:?}: {text}");
+                std::fs::remove_dir_all(data.path().join("ca")).unwrap();
+                make().unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_registry_that_is_missing_cut_short_or_garbage_is_named_and_never_replaced() {
+    for damage in [None, Some(""), Some("{\"cluster\":"), Some("who knows"), Some("{\"form\": 99}")] {
+        let (home, now) = (tempfile::tempdir().unwrap(), SystemTime::now());
+        let place = home.path().join("ca");
+        let authority = Authority::create(&place, "plant 2", now).unwrap();
+        let path = authority.files.registry_path();
+        match damage {
+            None => std::fs::remove_file(&path).unwrap(),
+            Some(text) => std::fs::write(&path, text).unwrap(),
+        }
+        let error = Authority::load(&place).unwrap_err().to_string();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(error.contains(name), "{damage:?}: {error}");
+        assert!(Authority::create(&place, "plant 2", now).is_err(), "{damage:?}: another one was made");
+        assert_eq!(std::fs::read_to_string(&path).ok().as_deref(), damage);
     }
 }

@@ -216,6 +216,35 @@ fn settle_locked(directory: &Path) -> io::Result<()> {
     disk::sync_directory(directory)
 }
 
+/// Writes the files of an identity into a directory that has none of them.
+pub(super) fn fill(directory: &Path, issued: &Issued) -> Result<(), IdentityError> {
+    // The key first: of two that write here at once, whoever writes it wins.
+    write_new(directory, KEY, issued.key.as_bytes(), SECRET_MODE)?;
+    let rest = issued
+        .trust
+        .as_ref()
+        .map_or(Ok(()), |trust| write_new(directory, TRUST, &trust_to_bytes(trust), PUBLIC_MODE))
+        .and_then(|()| write_new(directory, AUTHORITY, issued.authority.as_bytes(), PUBLIC_MODE))
+        .and_then(|()| write_new(directory, CERTIFICATE, issued.certificate.as_bytes(), PUBLIC_MODE));
+    if rest.is_err() {
+        // On a full disk, say: half an identity would refuse the next try, too.
+        for name in [KEY, TRUST, AUTHORITY, CERTIFICATE] {
+            let _not_there = fs::remove_file(directory.join(name));
+        }
+    }
+    rest
+}
+
+fn write_new(directory: &Path, name: &str, bytes: &[u8], mode: u32) -> Result<(), IdentityError> {
+    let path = directory.join(name);
+    match disk::write_new(&path, bytes, mode) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(IdentityError::Exists(directory.to_owned()))
+        }
+        result => result.map_err(file(&path)),
+    }
+}
+
 /// One change on disk, which happens whole or not at all.
 pub(super) enum Step {
     Write { name: &'static str, bytes: Zeroizing<Vec<u8>>, mode: u32 },
@@ -239,9 +268,7 @@ impl Step {
             }
             Self::Rename { from, to } => {
                 let path = directory.join(to);
-                let renamed =
-                    fs::rename(directory.join(from), &path).and_then(|()| disk::sync_directory(directory));
-                renamed.map_err(file(&path))
+                disk::rename(&directory.join(from), &path).map_err(file(&path))
             }
         }
     }

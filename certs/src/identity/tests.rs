@@ -1,6 +1,6 @@
 //! A power cut at any step of a renewal, played through.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use lineside_wire::RenewParams;
 use tempfile::TempDir;
@@ -8,28 +8,28 @@ use tempfile::TempDir;
 use super::{files::NEXT_KEY, *};
 use crate::{CertificateRequest, Revoke};
 
-struct Machine {
-    home: TempDir,
-    office: Authority,
+pub(super) struct Machine {
+    pub(super) home: TempDir,
+    pub(super) office: Authority,
 }
 
 impl Machine {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         Identity::ensure(home.path(), "press", Role::Node, true, SystemTime::now()).unwrap();
         let office = Authority::load(&home.path().join(AUTHORITY_DIRECTORY)).unwrap();
         Self { home, office }
     }
 
-    fn directory(&self) -> PathBuf {
+    pub(super) fn directory(&self) -> PathBuf {
         self.home.path().join(IDENTITY_DIRECTORY)
     }
 
-    fn load(&self) -> Identity {
+    pub(super) fn load(&self) -> Identity {
         Identity::load(&self.directory()).unwrap()
     }
 
-    fn renewed(&self) -> Issued {
+    pub(super) fn renewed(&self) -> Issued {
         let (request, present) = (CertificateRequest::new(), self.load());
         let params = RenewParams { csr: request.csr().to_vec().into() };
         let answer = self.office.renew(present.holder(), &params, SystemTime::now()).unwrap();
@@ -42,7 +42,7 @@ impl Machine {
         files::renewal(&directory, &seed, issued, &renewed).unwrap()
     }
 
-    fn names(&self) -> Vec<String> {
+    pub(super) fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.directory()).unwrap();
         let mut names: Vec<_> = entries.map(|one| one.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();

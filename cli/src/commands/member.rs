@@ -1,5 +1,7 @@
 //! `lineside up | node | gateway`: flags become settings, settings start a member.
 
+use std::sync::Arc;
+
 use clap::Args;
 use lineside_certs::Token;
 
@@ -8,7 +10,7 @@ use crate::{
     config::Flag,
     exit::{Exit, Failure, OrFail as _, Outcome},
     log,
-    member::{self, Roles, RunOptions},
+    member::{self, Roles, RunOptions, Supervisor},
 };
 
 /// Flags of every member.
@@ -151,8 +153,14 @@ impl MemberArgs {
         let loaded = again.load()?;
         loaded.check_paths()?;
         log::start(&loaded.config.log);
-        let options =
-            RunOptions { exit_with_parent: self.exit_with_parent, no_init: self.no_init, join, again };
+        let options = RunOptions {
+            exit_with_parent: self.exit_with_parent,
+            no_init: self.no_init,
+            join,
+            again,
+            supervisor: Arc::new(Supervisor::from_environment()),
+            ..RunOptions::default()
+        };
         member::run(&loaded.config, roles, &options)
     }
 }

@@ -117,10 +117,18 @@ fn table(list: &MembersResult, now: u64) -> Table {
     table
 }
 
-/// What the cluster thinks of it; one that is leaving and still there says so itself.
+/// What the cluster thinks of it; one that is there and takes no new work says so itself.
 fn state(row: &MemberRow) -> String {
-    let is_leaving = row.member.as_ref().is_some_and(|member| member.draining);
-    let state = if is_leaving && row.state == "alive" { "draining".to_owned() } else { row.state.clone() };
+    let state = match row.member.as_ref().filter(|_| row.state == "alive") {
+        Some(member) if member.draining => "draining".to_owned(),
+        Some(member) if member.cordoned => "cordoned".to_owned(),
+        Some(_) | None => row.state.clone(),
+    };
+    // The answering door gives it no calls for now.
+    let state = match row.rests.as_ref().filter(|_| state == "alive" || state == "suspect") {
+        Some(why) => format!("{state}+rests:{why}"),
+        None => state,
+    };
     // A copied disk: two machines take turns at being this member.
     if row.double.is_some() { format!("{state}+double") } else { state }
 }
@@ -231,6 +239,8 @@ mod tests {
     #[test]
     fn a_member_that_leaves_says_so_and_a_silent_one_says_nothing() {
         let mut row = rows::row("press", Vec::new());
+        row.member.as_mut().unwrap().cordoned = true;
+        assert_eq!(state(&row), "cordoned");
         row.member.as_mut().unwrap().draining = true;
         assert_eq!(state(&row), "draining");
         row.state = "left".to_owned();

@@ -1,9 +1,11 @@
 //! The commands, one file each: read arguments, call a crate, write the result.
 
+pub(crate) mod bench;
 pub(crate) mod certs;
 pub(crate) mod config;
-mod connect;
+pub(crate) mod connect;
 pub(crate) mod demo;
+pub(crate) mod drain;
 pub(crate) mod infer;
 pub(crate) mod keys;
 pub(crate) mod member;
@@ -14,4 +16,5 @@ pub(crate) mod ping;
 pub(crate) mod runtime;
 pub(crate) mod status;
 pub(crate) mod token;
+pub(crate) mod torture;
 pub(crate) mod trial;

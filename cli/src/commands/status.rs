@@ -92,7 +92,11 @@ impl Status {
             authorities: trust::holders(rows),
             degraded: !problems.is_empty(),
             problems,
-            notes: ordered.into_iter().map(nowhere).collect(),
+            notes: ordered
+                .into_iter()
+                .map(nowhere)
+                .chain(rows.iter().filter_map(|row| cordon(rows, row)))
+                .collect(),
         }
     }
 
@@ -137,6 +141,13 @@ fn trouble(rows: &[MemberRow], row: &MemberRow) -> Option<String> {
             Some(format!("{name} ({}) is {:?}, which this release does not know", row.address, row.state))
         }
     }
+}
+
+/// That an operator keeps work from a member: on purpose, and easily forgotten.
+fn cordon(rows: &[MemberRow], row: &MemberRow) -> Option<String> {
+    row.member.as_ref().filter(|member| member.cordoned && row.state == "alive")?;
+    let name = label(rows, row);
+    Some(format!("{name} is cordoned: it takes no new work until `lineside undrain {name}`"))
 }
 
 /// That a model serves nowhere.

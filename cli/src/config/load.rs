@@ -261,6 +261,7 @@ impl Loading {
 
     fn finish(mut self) -> Result<Loaded, InvalidConfig> {
         self.check_models();
+        self.check_heartbeat();
         self.check_deadlines();
         self.check_tls();
         self.check_ports();
@@ -286,6 +287,17 @@ impl Loading {
         if !on_demand && memory_max.0 != 0 {
             let why = "it is set, and only used where node.on_demand is true".to_owned();
             self.conflict(&["node.memory_max"], why, "set node.on_demand to true, or leave it out");
+        }
+    }
+
+    fn check_heartbeat(&mut self) {
+        // By the values in force: a preset's timeout may be too long for an interval that was set.
+        if let Err(error) = self.config.member.pace().check() {
+            self.conflict(
+                &["member.probe_timeout", "member.probe_interval", "member.preset"],
+                error.to_string(),
+                "set member.probe_timeout to half of member.probe_interval at most",
+            );
         }
     }
 

@@ -22,6 +22,7 @@ use std::{
 
 use lineside_certs::Lifetimes;
 use lineside_client::Policy;
+use lineside_discovery::Pace;
 use lineside_gateway::{KeysMode, ModelControl};
 
 pub(crate) use error::{InvalidConfig, Mistake};
@@ -84,10 +85,25 @@ pub(crate) struct Member {
 /// How fast a silent member is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Preset {
-    /// Some seconds; bears busy machines and poor wireless links.
+    /// Five to six seconds; bears busy machines and poor wireless links.
     Lan,
-    /// Under two seconds; for wired networks and tests.
+    /// Three to four seconds; for wired networks and tests.
     Fast,
+}
+
+impl Member {
+    /// How eagerly members are watched: by the preset, but for what is set by itself.
+    pub(crate) fn pace(&self) -> Pace {
+        let preset = match self.preset {
+            Preset::Lan => Pace::LAN,
+            Preset::Fast => Pace::FAST,
+        };
+        Pace {
+            interval: self.probe_interval.unwrap_or(preset.interval),
+            timeout: self.probe_timeout.unwrap_or(preset.timeout),
+            retries: self.probe_retries.unwrap_or(preset.retries),
+        }
+    }
 }
 
 /// How models are run.

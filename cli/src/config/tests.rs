@@ -102,6 +102,27 @@ fn what_is_no_toml_is_refused_with_its_line() {
 }
 
 #[test]
+fn a_heartbeat_whose_timeout_leaves_no_time_to_ask_others_is_a_conflict() {
+    for text in [
+        "[member]\nprobe_timeout = \"501ms\"\n",
+        "[member]\nprobe_interval = \"900ms\"\n",
+        "[member]\npreset = \"fast\"\nprobe_interval = \"200ms\"\n",
+    ] {
+        let mistake = only_mistake(text);
+        assert!(matches!(mistake, Mistake::Conflict { .. }), "{text}: {mistake:?}");
+        assert!(format!("{mistake:?}").contains("more than half of the interval"), "{mistake:?}");
+        assert_ne!(mistake.line(), usize::MAX, "{text}: the place is where somebody set it");
+    }
+    for text in [
+        "[member]\nprobe_interval = \"2s\"\nprobe_timeout = \"1s\"\nprobe_retries = 3\n",
+        "[member]\npreset = \"fast\"\nprobe_timeout = \"250ms\"\n",
+    ] {
+        let loaded = from_text(text).expect("half of it is enough");
+        loaded.config.member.pace().check().expect("it was checked");
+    }
+}
+
+#[test]
 fn a_deadline_beyond_the_longest_one_is_a_conflict() {
     let mistake = only_mistake("[gateway]\ndeadline_max = \"5s\"\n");
     assert!(matches!(mistake, Mistake::Conflict { place: Origin::File { line: 2, .. }, .. }), "{mistake:?}");
@@ -270,6 +291,11 @@ fn the_unit_for_systemd_starts_a_member_and_leaves_one_whose_settings_are_wrong(
     let wrong = [Exit::Config, Exit::Usage].map(|exit| exit.number().to_string());
     assert_eq!(value("RestartPreventExitStatus"), wrong.join(" "));
     assert!(value("ExecReload").contains("-HUP $MAINPID"));
+    assert_eq!(value("Type"), "notify");
+    let seconds = |key: &str| Duration::from_secs(value(key).parse().expect("whole seconds"));
+    assert!(Config::default().member.drain_within + Duration::from_secs(10) <= seconds("TimeoutStopSec"));
+    // The gossip thread counts as stuck after five seconds, and that ends the member in order.
+    assert!(Duration::from_secs(10) <= seconds("WatchdogSec"));
     let command = value("ExecStart").split_whitespace();
     assert!(crate::args::Cli::try_parse_from(command).is_ok());
 }

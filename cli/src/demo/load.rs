@@ -19,10 +19,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    http::{Body, HttpCaller, largest},
+    http::{self, largest},
     samples::{self, Answer, Sample},
     tally::{Door, Reply, Tally},
 };
+use crate::local::{Body, HttpCaller};
 
 /// How long an answer is waited for, all failovers included.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -77,11 +78,11 @@ impl Shared {
 
 impl Load {
     /// Starts all callers, each with another first sample.
-    pub(super) fn start(http: SocketAddr, client: &Client, names: &BTreeMap<String, String>) -> Self {
+    pub(super) fn start(door: SocketAddr, client: &Client, names: &BTreeMap<String, String>) -> Self {
         let samples = samples::samples();
         let shared = Arc::new(Shared {
-            json: samples.iter().map(Body::json).collect(),
-            binary: samples.iter().map(Body::binary).collect(),
+            json: samples.iter().map(http::json).collect(),
+            binary: samples.iter().map(http::binary).collect(),
             samples,
             names: names.clone(),
             tally: Mutex::default(),
@@ -90,7 +91,7 @@ impl Load {
         let mut callers = JoinSet::new();
         for (index, way) in CALLERS.into_iter().enumerate() {
             let first = index * shared.samples.len() / CALLERS.len();
-            let caller = Caller { way, http: HttpCaller::new(http), address: http, client: client.clone() };
+            let caller = Caller { way, http: HttpCaller::new(door), address: door, client: client.clone() };
             callers.spawn(caller.work(Arc::clone(&shared), first));
         }
         Self { shared, callers }
@@ -156,8 +157,8 @@ impl Caller {
     async fn send(&mut self, shared: &Shared, index: usize) -> anyhow::Result<Reply> {
         let sample = &shared.samples[index];
         match self.way {
-            Way::HttpJson => self.http.infer(sample, &shared.json[index], DEADLINE).await,
-            Way::HttpBinary => self.http.infer(sample, &shared.binary[index], DEADLINE).await,
+            Way::HttpJson => http::infer(&mut self.http, sample, &shared.json[index], DEADLINE).await,
+            Way::HttpBinary => http::infer(&mut self.http, sample, &shared.binary[index], DEADLINE).await,
             Way::Quic => self.infer(sample).await,
         }
     }

@@ -1,8 +1,8 @@
 //! `lineside demo`: a whole cluster on one machine, under traffic, with a node killed in the middle.
 //!
 //! ```text
-//!  demo ──starts──> press, weld, paint (nodes), gateway          home: certificates, models, logs, in one directory
-//!    └─ load ──HTTP and QUIC──> gateway ──> nodes                 process: a child that ends when this process does
+//!  demo ──starts──> press, weld, paint (nodes), gateway          local: how members run on this machine
+//!    └─ load ──HTTP and QUIC──> gateway ──> nodes                 floor: how they find each other
 //!         └─> tally ──> report                                    schedule: when weld is killed and started again
 //! ```
 
@@ -10,11 +10,9 @@ mod floor;
 mod home;
 mod http;
 mod load;
-mod process;
 mod report;
 mod samples;
 mod schedule;
-mod stop;
 mod tally;
 
 use std::{
@@ -28,14 +26,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     exit::{Exit, Failure, OrFail as _, Outcome},
+    local::{Floor, Home, LOOK_EVERY, Process, Stop, serving},
     output::{self, Progress},
 };
-use floor::{Discovery, Floor, serving};
-use home::{Home, NODES};
+use floor::Discovery;
+use home::{GATEWAY, NODES, PLAN};
 use load::Load;
 use report::{Loss, Node, Places, Report};
 use schedule::Schedule;
-use stop::Stop;
 
 pub(crate) use schedule::{SECONDS_MAX, SECONDS_MIN};
 
@@ -76,12 +74,12 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let runtime = runtime.or_fail(Exit::Failure, "the demo cannot start", "")?;
     runtime.block_on(async {
         let mut stop = Stop::listen().or_fail(Exit::Failure, "signals cannot be taken over", "")?;
-        let home = Home::make().or_fail(
+        let home = Home::make(PLAN).or_fail(
             Exit::Failure,
             "the demo has no place on disk",
             "make room in the temporary directory, or name another one with TMPDIR",
         )?;
-        let mut floor = Floor::new(home, program, library, options.http);
+        let mut floor = Floor::new(home, program, library);
         let outcome = tokio::select! {
             outcome = Box::pin(show(&mut floor, options, &mut progress)) => outcome,
             () = stop.asked() => Err(broken_off()),
@@ -112,10 +110,10 @@ fn check_free(http: SocketAddr) -> Result<(), Failure> {
 /// The demo from the first start to the report.
 async fn show(floor: &mut Floor, options: &Options, progress: &mut Progress) -> Outcome {
     let start = Instant::now();
-    let discovery = floor.start(progress).await?;
+    let discovery = floor::start(floor, options.http, progress).await?;
     let took = start.elapsed().as_secs_f64();
     progress.stage(format_args!("3 nodes and a gateway are up ({}, {took:.1} s)", discovery.as_str()));
-    let (gateway, http) = floor.doors()?;
+    let (gateway, http) = floor.doors(GATEWAY)?;
     progress.stage(format_args!("HTTP on http://{http}, members on {gateway} (QUIC)"));
     let client = Client::connect(floor.home().client(), [gateway]).await;
     let client = client.or_fail(Exit::Failure, "the client library cannot connect", "")?;
@@ -155,14 +153,15 @@ async fn lose_a_node(
         .stage(format_args!("{meanwhile} answers without {VICTIM}, {lost} lost: starting {VICTIM} again"));
     let before = load.answers_of(VICTIM);
     let (away, restart) = (killed.elapsed(), Instant::now());
-    floor.restart(VICTIM).await?;
+    floor.relaunch(VICTIM)?;
+    floor.up(VICTIM).await?;
     while load.answers_of(VICTIM) == before {
         if BACK_WITHIN <= restart.elapsed() {
             let why = format!("it runs, and was called by nobody for {BACK_WITHIN:?}");
             return Err(Failure::new(Exit::Failure, format!("{VICTIM} does not come back"), why, ""));
         }
         progress.step(format_args!("{} answers, waiting for one of {VICTIM}", load.answers()));
-        sleep(process::LOOK_EVERY).await;
+        sleep(LOOK_EVERY).await;
     }
     let back_after = restart.elapsed();
     progress.stage(format_args!("{VICTIM} is back after {:.1} s", back_after.as_secs_f64()));
@@ -189,23 +188,25 @@ async fn report(
     let until = Instant::now() + SETTLED_WITHIN;
     let members = loop {
         match floor.members_list().await {
-            Some(list) if serving(&list) == NODES.len() || until <= Instant::now() => break list,
+            Some(list) if serving(&list, PLAN.models.len()) == NODES.len() || until <= Instant::now() => {
+                break list;
+            }
             None if until <= Instant::now() => {
                 return Err(Failure::new(Exit::Failure, "the gateway does not tell its members", "", ""));
             }
-            Some(_) | None => sleep(process::LOOK_EVERY).await,
+            Some(_) | None => sleep(LOOK_EVERY).await,
         }
     };
-    let node = |process: &process::Process| Node {
+    let node = |process: &Process| Node {
         name: process.name(),
         pid: process.pid(),
         address: process.addresses().map(|addresses| addresses.members),
     };
-    let (gateway, http) = floor.doors()?;
+    let (gateway, http) = floor.doors(GATEWAY)?;
     let (home, program) = (floor.home(), floor.program().to_owned());
     let places =
         Places { program, http, gateway, client: home.client(), logs: home.logs(), ends: options.exit };
-    let nodes = floor.nodes().iter().map(node).collect();
+    let nodes = NODES.iter().filter_map(|name| floor.member(name)).map(node).collect();
     Ok(Report { tally, members, nodes, discovery, loss, traffic, places })
 }
 

@@ -315,9 +315,10 @@ fn ms(micros: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{floor::tests::list, samples, tally::Reply},
+        super::{samples, tally::Reply},
         *,
     };
+    use crate::local::tests::list;
 
     fn report(ends: bool) -> Report {
         let mut tally = Tally::default();

@@ -3,10 +3,10 @@
 //! `expected` is what the model itself answers: anything else is a fault of the serving. `truth` is what the part or
 //! the bearing really was: how good the model is.
 
-use std::{io, path::Path};
-
 use bytes::Bytes;
 use serde::Deserialize;
+
+use crate::local::Model;
 
 /// The picture classifier.
 pub(super) const SURFACE: &str = "surface-defects";
@@ -14,18 +14,27 @@ pub(super) const SURFACE: &str = "surface-defects";
 pub(super) const VIBRATION: &str = "vibration-anomaly";
 
 /// Every model that the demo serves.
-const MODELS: [(&str, &[u8]); 3] = [
-    (SURFACE, include_bytes!("../../../models/repository/surface-defects/1/model.onnx")),
-    (VIBRATION, include_bytes!("../../../models/repository/vibration-anomaly/1/model.onnx")),
-    ("add", include_bytes!("../../../models/repository/add/1/model.onnx")),
+pub(super) const MODELS: [Model; 3] = [
+    Model {
+        name: SURFACE,
+        onnx: include_bytes!("../../../models/repository/surface-defects/1/model.onnx"),
+        settings: None,
+    },
+    Model {
+        name: VIBRATION,
+        onnx: include_bytes!("../../../models/repository/vibration-anomaly/1/model.onnx"),
+        settings: None,
+    },
+    Model {
+        name: "add",
+        onnx: include_bytes!("../../../models/repository/add/1/model.onnx"),
+        settings: None,
+    },
 ];
 
 const PICTURES: &[u8] = include_bytes!("../../../models/samples/surface-defects/images.u8");
 const PICTURE_LABELS: &str = include_str!("../../../models/samples/surface-defects/labels.json");
 const ROWS: &str = include_str!("../../../models/samples/vibration-anomaly/rows.json");
-
-/// How many models the demo serves.
-pub(super) const MODEL_COUNT: usize = MODELS.len();
 
 /// What a model says of one input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,16 +147,6 @@ fn rows() -> Vec<Sample> {
     rows.rows.into_iter().map(sample).collect()
 }
 
-/// Writes the models as a repository: `<directory>/<name>/1/model.onnx`.
-pub(super) fn write_models(directory: &Path) -> io::Result<()> {
-    for (name, model) in MODELS {
-        let version = directory.join(name).join("1");
-        std::fs::create_dir_all(&version)?;
-        std::fs::write(version.join("model.onnx"), model)?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,12 +162,5 @@ mod tests {
         }
         assert!(samples[..4].iter().any(|sample| sample.model == SURFACE));
         assert!(samples[..4].iter().any(|sample| sample.model == VIBRATION));
-    }
-
-    #[test]
-    fn the_models_become_a_repository() {
-        let directory = tempfile::tempdir().unwrap();
-        write_models(directory.path()).unwrap();
-        assert!(directory.path().join("add/1/model.onnx").is_file());
     }
 }

@@ -68,6 +68,19 @@ fn in_order(advertised: Option<SocketAddr>, bound: SocketAddr, interfaces: &[IfA
     found
 }
 
+/// The address that the others are to be told from now on, when the machine no longer has the one that they were told.
+pub(crate) fn moved(told: SocketAddr, bound: SocketAddr) -> Option<SocketAddr> {
+    moved_among(told, bound, &usable())
+}
+
+fn moved_among(told: SocketAddr, bound: SocketAddr, interfaces: &[IfAddr]) -> Option<SocketAddr> {
+    if interfaces.iter().any(|address| address.ip() == told.ip()) {
+        return None;
+    }
+    let best = best(&interfaces.iter().collect::<Vec<_>>(), bound.is_ipv6())?;
+    Some(SocketAddr::new(best, bound.port()))
+}
+
 /// The addresses of the interfaces that other machines may reach, in the system's order.
 fn usable() -> Vec<IfAddr> {
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
@@ -202,6 +215,19 @@ mod tests {
         assert_eq!(told, [address("192.168.1.7:7443"), address("10.0.0.7:7443")]);
         let many: Vec<_> = (1..=9).map(|last| v4([10, 0, 1, last])).collect();
         assert_eq!(in_order(None, bound, &many).len(), REACHABLE_MAX);
+    }
+
+    #[test]
+    fn a_machine_moves_when_the_address_that_was_told_is_no_longer_its_own() {
+        let v4 = |ip: [u8; 4]| {
+            let (ip, netmask) = (ip.into(), [255, 255, 255, 0].into());
+            IfAddr::V4(if_addrs::Ifv4Addr { ip, netmask, prefixlen: 24, broadcast: None })
+        };
+        let (told, bound) = (address("10.0.0.7:7443"), address("0.0.0.0:7443"));
+        let moved = |interfaces: &[IfAddr]| moved_among(told, bound, interfaces);
+        assert_eq!(moved(&[v4([10, 0, 0, 9])]), Some(address("10.0.0.9:7443")));
+        assert_eq!(moved(&[v4([192, 168, 1, 7]), v4([10, 0, 0, 7])]), None, "it still has it");
+        assert_eq!(moved(&[]), None, "without a network there is nothing better to tell");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use lineside_client::{CallError, InferCall, InferReply, Pool};
-use lineside_gateway::{Change, Cluster, GatewayConfig, LogControl, TrustReport};
+use lineside_client::{CallError, InferCall, InferReply, Panic, Pool, TryCounts};
+use lineside_gateway::{Change, Check, Cluster, GatewayConfig, LogControl, MembershipReport, TrustReport};
 use lineside_mesh::{CallFailure, Mesh, Outbound};
 use lineside_wire::{
     ChangeParams, ChangeResult, ClusterStatus, Fault, MembersResult, ModelInfo, ModelsResult, NodeId,
@@ -20,6 +20,7 @@ use super::{
     everywhere::{self, Asked, NoAnswer},
     known::Known,
     own::Own,
+    ready::checks,
     report::TrustCounts,
 };
 use crate::{
@@ -68,12 +69,23 @@ impl Cluster for DoorCluster {
     }
 
     fn ready(&self) -> Result<(), String> {
-        let roster = self.known.roster();
-        let revision = |node| {
-            let row = roster.rows().iter().find(|row| row.node == node)?;
-            Some(row.member.as_ref()?.revision)
-        };
-        roster.ready_while(self.own.starts(revision))
+        self.checks().into_iter().find_map(|check| check.failure).map_or(Ok(()), Err)
+    }
+
+    fn checks(&self) -> Vec<Check> {
+        checks(&self.known.roster(), &self.own, self.trust.report().certificate_left)
+    }
+
+    fn tries(&self) -> Option<TryCounts> {
+        Some(self.pool.counts())
+    }
+
+    fn panic(&self) -> Option<Panic> {
+        Some(self.pool.balancer().panic(tokio::time::Instant::now().into_std()))
+    }
+
+    fn membership(&self) -> Option<MembershipReport> {
+        self.known.membership()
     }
 
     fn trust(&self) -> Option<TrustReport> {
@@ -219,6 +231,7 @@ pub(crate) fn settings(gateway: &Gateway, with_models: bool) -> GatewayConfig {
         bytes_rate: NonZeroU32::new(bytes_rate),
         model_rate: NonZeroU32::new(gateway.model_rate_per_second),
         x_ratelimit: gateway.x_ratelimit,
+        affinity_by_client: gateway.balancing == lineside_client::Policy::Rendezvous,
         ..GatewayConfig::default()
     }
 }

@@ -183,6 +183,12 @@ fn add(sum: &mut ModelStatistics, one: &ModelStatistics) {
     ] {
         *sum = sum.saturating_add(one);
     }
+    for (level, one) in one.shed.iter().enumerate() {
+        match sum.shed.get_mut(level) {
+            Some(sum) => *sum = sum.saturating_add(*one),
+            None => sum.shed.push(*one),
+        }
+    }
     for (sum, one) in [
         (&mut sum.success, one.success),
         (&mut sum.fail, one.fail),
@@ -268,6 +274,8 @@ mod tests {
             p95_us: None,
             calls: 0,
             failures: 0,
+            rests: None,
+            ejections: std::collections::BTreeMap::new(),
             clock_ahead_ms: None,
             double: None,
         }
@@ -381,6 +389,7 @@ mod tests {
                 cancel: spent(1),
                 expired: 2,
                 rejected: 3,
+                shed: vec![1; usize::try_from(version).expect("small")],
                 stopped: 4,
                 memory_bytes: 5,
             }
@@ -392,6 +401,7 @@ mod tests {
         assert_eq!((sums[0].success, sums[0].queue), (spent(7), spent(3)));
         assert_eq!((sums[0].cancel, sums[0].expired, sums[0].rejected), (spent(3), 6, 9));
         assert_eq!((sums[0].stopped, sums[0].memory_bytes), (12, 15));
+        assert_eq!((&sums[0].shed[..], &sums[1].shed[..]), (&[3][..], &[1, 1][..]));
         let batches: Vec<_> =
             sums[0].batches.iter().map(|one| (one.batch_size, one.compute_infer.count)).collect();
         assert_eq!(batches, [(2, 2), (3, 1)]);

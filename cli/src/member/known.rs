@@ -1,14 +1,33 @@
 //! The cluster as this process knows it, in the form that callers ask for: discovery's view made into a roster.
+//!
+//! What gossip says of a node's life has the last word but one: where this door's own calls prove the contrary, they have
+//! it ([`super::disagreement`]).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use lineside_client::{Balancer, PeerStatistics, Roster};
-use lineside_discovery::{ClusterView, Member};
+use lineside_discovery::{ClusterView, Discovery, Member};
+use lineside_gateway::MembershipReport;
 use lineside_wire::{MemberRow, MembersResult, NodeId, Standing};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
-use super::skew::Skews;
+use super::{
+    disagreement::{Disagreements, Found},
+    report::rejected,
+    skew::Skews,
+};
+
+/// How often own evidence is compared with gossip, which may say nothing new for long. An answer proves life for two
+/// seconds.
+const COMPARE_EVERY: Duration = Duration::from_millis(500);
 
 /// What is known now. Read by every thread without a lock; written by [`Known::follow`] alone.
 pub(crate) struct Known {
@@ -16,6 +35,8 @@ pub(crate) struct Known {
     changed: watch::Sender<()>,
     /// Of the door, where there is one: it takes the nodes as candidates, and knows how they do.
     balancer: Option<Arc<Balancer>>,
+    /// Held for a comparison, or to read the counts.
+    disagreements: Mutex<Disagreements>,
     around: Around,
 }
 
@@ -25,20 +46,29 @@ pub(crate) struct Around {
     pub(crate) skews: Arc<Skews>,
     /// Whether the trust list in force has taken a node's id.
     pub(crate) revoked: Box<dyn Fn(NodeId) -> bool + Send + Sync>,
+    /// Whose counters the metrics show.
+    pub(crate) discovery: Option<Discovery>,
 }
+
+/// The nodes whose life this door knows better than gossip.
+type Corrected = BTreeMap<NodeId, Standing>;
 
 struct Snapshot {
     view: Arc<ClusterView>,
+    corrected: Corrected,
     roster: Arc<Roster>,
 }
 
 impl Known {
     /// Begins with a view; `balancer` learns of the nodes.
     pub(crate) fn new(view: Arc<ClusterView>, balancer: Option<Arc<Balancer>>, around: Around) -> Arc<Self> {
+        let corrected = Corrected::new();
+        let roster = Arc::new(roster(&view, &corrected, &around));
         let known = Self {
-            now: ArcSwap::from_pointee(Snapshot { roster: Arc::new(roster(&view, &around)), view }),
+            now: ArcSwap::from_pointee(Snapshot { view, corrected, roster }),
             changed: watch::Sender::new(()),
             balancer,
+            disagreements: Mutex::default(),
             around,
         };
         known.inform(&known.roster());
@@ -48,22 +78,78 @@ impl Known {
     /// Keeps up with discovery until it ends.
     pub(crate) async fn follow(self: Arc<Self>, mut views: watch::Receiver<Arc<ClusterView>>) {
         loop {
-            let view = Arc::clone(&views.borrow_and_update());
-            let roster = Arc::new(roster(&view, &self.around));
-            // The balancer first: whoever reads here that a node serves a model can send it calls.
-            self.inform(&roster);
-            self.now.store(Arc::new(Snapshot { roster, view }));
-            self.changed.send_replace(());
-            if views.changed().await.is_err() {
-                return;
+            self.take(Arc::clone(&views.borrow_and_update()));
+            loop {
+                tokio::select! {
+                    changed = views.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return,
+                    },
+                    () = sleep(COMPARE_EVERY), if self.balancer.is_some() => self.compare(),
+                }
             }
         }
+    }
+
+    /// Takes over a view.
+    fn take(&self, view: Arc<ClusterView>) {
+        let corrected = self.judge(&view);
+        let roster = Arc::new(roster(&view, &corrected, &self.around));
+        // The balancer first: whoever reads here that a node serves a model can send it calls.
+        self.inform(&roster);
+        self.now.store(Arc::new(Snapshot { view, corrected, roster }));
+        self.changed.send_replace(());
+    }
+
+    /// Looks whether own evidence says something else of the same view than it did.
+    fn compare(&self) {
+        let now = self.now.load();
+        if self.judge(&now.view) != now.corrected {
+            self.take(Arc::clone(&now.view));
+        }
+    }
+
+    /// Compares what gossip says of each member's life with what own calls to it came to.
+    fn judge(&self, view: &ClusterView) -> Corrected {
+        let (statistics, now) = (self.statistics(), Instant::now().into_std());
+        let mut disagreements = self.disagreements.lock().unwrap_or_else(PoisonError::into_inner);
+        disagreements.retain(|node| view.members.contains_key(&node));
+        let mut corrected = Corrected::new();
+        for member in view.members.values().filter(|member| member.node != view.own) {
+            let gossip = standing(member, &self.around);
+            // Calls to one that is leaving fail by its own will.
+            let own = statistics.get(&member.node).filter(|_| !member.draining);
+            let (judged, found) = disagreements.judge(member.node, gossip, own, now);
+            if judged != gossip {
+                corrected.insert(member.node, judged);
+            }
+            if let Some(found) = found {
+                tell(member, found);
+            }
+        }
+        corrected
     }
 
     fn inform(&self, roster: &Roster) {
         if let Some(balancer) = &self.balancer {
             balancer.update(roster.nodes(), Instant::now().into_std());
         }
+    }
+
+    /// How this process follows its cluster, in numbers.
+    pub(crate) fn membership(&self) -> Option<MembershipReport> {
+        let discovery = self.around.discovery.as_ref()?;
+        let counters = discovery.counters();
+        let counts = self.disagreements.lock().unwrap_or_else(PoisonError::into_inner).counts();
+        Some(MembershipReport {
+            turn_age: discovery.last_turn(),
+            suspicion_multiplier: 1 + counters.gossip.health_level,
+            disagreements: vec![
+                ("down_and_answers", counts.down_and_answers),
+                ("alive_and_fails", counts.alive_and_fails),
+            ],
+            rejected: rejected(&counters),
+        })
     }
 
     /// Models and numbers; times since members were seen are those of its making.
@@ -73,7 +159,8 @@ impl Known {
 
     /// The member list at this moment.
     pub(crate) fn members(&self) -> MembersResult {
-        roster(&self.now.load().view, &self.around).members(&self.statistics())
+        let now = self.now.load();
+        roster(&now.view, &now.corrected, &self.around).members(&self.statistics())
     }
 
     /// Told at every change of the roster.
@@ -87,31 +174,58 @@ impl Known {
     }
 }
 
-fn roster(view: &ClusterView, around: &Around) -> Roster {
+/// Whoever lost its id is no longer called, also before gossip has noticed that nobody talks to it any more.
+fn standing(member: &Member, around: &Around) -> Standing {
+    if (around.revoked)(member.node) { Standing::Revoked } else { member.standing }
+}
+
+fn tell(member: &Member, found: Found) {
+    let name = member.state.as_ref().map(|state| state.name.as_str()).unwrap_or_default();
+    let node = member.node;
+    match found {
+        Found::DownAndAnswers => tracing::warn!(
+            %node, name,
+            "gossip has this node for dead, and it answers our calls: it is still used where no other can"
+        ),
+        Found::AliveAndFails => tracing::warn!(
+            %node, name,
+            "gossip has this node for alive, and our calls to it fail: it hangs, or the network between us is broken"
+        ),
+    }
+}
+
+fn roster(view: &ClusterView, corrected: &Corrected, around: &Around) -> Roster {
     let now = Instant::now();
     Roster::new(MembersResult {
         cluster: view.cluster,
         answered_by: view.own,
-        members: view.members.values().map(|member| row(member, view.own, around, now)).collect(),
+        members: view
+            .members
+            .values()
+            .map(|member| {
+                let known_better = corrected.get(&member.node).copied();
+                let standing = known_better.unwrap_or_else(|| standing(member, around));
+                MemberRow { state: standing.as_str().to_owned(), ..row(member, view.own, around, now) }
+            })
+            .collect(),
     })
 }
 
 fn row(member: &Member, own: NodeId, around: &Around, now: Instant) -> MemberRow {
-    // What gossip says of load, leaving and trust is newer than what the member said of itself over its connection.
+    // What gossip says of load, leaving, cordon and trust is newer than what the member said of itself over its connection.
     let state = member.state.clone().map(|mut state| {
         state.load = member.load;
         state.draining = member.draining;
+        state.cordoned = member.cordoned;
         state.trust = member.trust;
         state
     });
     let seen = if member.node == own { std::time::Duration::ZERO } else { now - member.seen };
-    // Whoever lost its id is no longer called, also before gossip has noticed that nobody talks to it any more.
-    let standing = if (around.revoked)(member.node) { Standing::Revoked } else { member.standing };
     MemberRow {
         node: member.node,
         name: state.as_ref().map(|state| state.name.clone()).unwrap_or_default(),
         address: member.address,
-        state: standing.as_str().to_owned(),
+        state: standing(member, around).as_str().to_owned(),
         role: state.as_ref().map(|state| state.role),
         member: state,
         seen_ms_ago: u64::try_from(seen.as_millis()).unwrap_or(u64::MAX),
@@ -119,6 +233,8 @@ fn row(member: &Member, own: NodeId, around: &Around, now: Instant) -> MemberRow
         p95_us: None,
         calls: 0,
         failures: 0,
+        rests: None,
+        ejections: std::collections::BTreeMap::new(),
         clock_ahead_ms: around.skews.of(member.node),
         double: member.double,
     }
@@ -126,6 +242,7 @@ fn row(member: &Member, own: NodeId, around: &Around, now: Instant) -> MemberRow
 
 #[cfg(test)]
 mod tests {
+    use lineside_client::{Balancing, Outcome, Wanted};
     use lineside_wire::{ClusterId, LoadReport, MemberState, ModelInfo, ModelState, ModelVersion, Role};
 
     use super::*;
@@ -188,7 +305,7 @@ mod tests {
     }
 
     fn around(skews: Arc<Skews>, revoked: Option<NodeId>) -> Around {
-        Around { skews, revoked: Box::new(move |node| Some(node) == revoked) }
+        Around { skews, revoked: Box::new(move |node| Some(node) == revoked), discovery: None }
     }
 
     #[test]
@@ -231,5 +348,56 @@ mod tests {
         while known.members().members[0].state != "left" {
             changed.changed().await.expect("the roster is there");
         }
+    }
+
+    fn balancer() -> Arc<Balancer> {
+        let now = Instant::now().into_std();
+        Arc::new(Balancer::new(Balancing::default(), &mut rand::rng(), now))
+    }
+
+    fn answers(balancer: &Balancer) {
+        let add = "add".parse().expect("a name");
+        let now = || Instant::now().into_std();
+        let lease = balancer.lease(Wanted::Model(&add, None), &[], now()).expect("it serves");
+        balancer.report(lease, Outcome::Answered { load: None, took: Duration::from_millis(1) }, now());
+    }
+
+    #[tokio::test]
+    async fn a_node_that_answers_is_used_although_gossip_has_it_for_dead_until_it_no_longer_answers() {
+        let balancer = balancer();
+        let around = around(Arc::default(), None);
+        let known = Known::new(view(Standing::Alive, 0), Some(Arc::clone(&balancer)), around);
+        let (sender, views) = watch::channel(view(Standing::Alive, 0));
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(Arc::clone(&known).follow(views));
+        let mut changed = known.changed();
+        answers(&balancer);
+        sender.send_replace(view(Standing::Down, 0));
+        while known.members().members[0].state == "alive" {
+            changed.changed().await.expect("the roster is there");
+        }
+        // On a machine that stood still for two seconds just now it is down at once.
+        if known.members().members[0].state == "suspect" {
+            assert_eq!(known.roster().nodes()[0].standing, Standing::Suspect);
+            assert_eq!(known.disagreements.lock().unwrap().counts().down_and_answers, 1);
+        }
+        while known.members().members[0].state != "down" {
+            changed.changed().await.expect("the roster is there");
+        }
+        assert!(known.disagreements.lock().unwrap().counts().down_and_answers <= 1);
+    }
+
+    #[test]
+    fn a_member_that_never_said_hello_is_no_candidate_however_alive_gossip_has_it() {
+        let mut view = ClusterView::clone(&view(Standing::Alive, 0));
+        for member in view.members.values_mut() {
+            Arc::make_mut(member).state = None;
+        }
+        let balancer = balancer();
+        let around = around(Arc::default(), None);
+        let known = Known::new(Arc::new(view), Some(Arc::clone(&balancer)), around);
+        assert_eq!(known.members().members[0].state, "alive");
+        assert!(known.roster().nodes().is_empty() && known.roster().models().is_empty());
+        assert!(known.roster().ready().is_err() && balancer.candidates().is_empty());
     }
 }

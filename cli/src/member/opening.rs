@@ -101,7 +101,8 @@ pub(super) fn open_door(
         Ok(Arc::new(DoorCluster { pool, known, own, trust }))
     };
     let tls = web.as_ref().map(|web| Arc::clone(&web.tls));
-    let settings = GatewayConfig { tls, ..door::settings(&config.gateway, roles.node) };
+    let drain_max = config.member.drain_within;
+    let settings = GatewayConfig { tls, drain_max, ..door::settings(&config.gateway, roles.node) };
     let shared = Shared::by_clock(settings, clock);
     let server =
         GatewayServer::bind_shared(Arc::clone(&shared), cluster).map_err(|error| not_serving(&error))?;

@@ -1,6 +1,9 @@
 //! What this process says of itself: one value, read by every greeting and every thread.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
 
 use arc_swap::ArcSwap;
 use lineside_wire::{ClusterId, Greeting, MemberState, NodeId, PROTOCOL_VERSION};
@@ -13,12 +16,19 @@ pub(crate) struct Own {
     state: ArcSwap<MemberState>,
     /// The revision from which on the state tells what became of every model that was found at the start.
     loaded: OnceLock<u64>,
+    /// Whether the gossip thread takes turns.
+    gossips: AtomicBool,
 }
 
 impl Own {
     /// Begins with this state.
     pub(crate) fn new(cluster: ClusterId, state: MemberState) -> Arc<Self> {
-        Arc::new(Self { cluster, state: ArcSwap::from_pointee(state), loaded: OnceLock::new() })
+        Arc::new(Self {
+            cluster,
+            state: ArcSwap::from_pointee(state),
+            loaded: OnceLock::new(),
+            gossips: AtomicBool::new(true),
+        })
     }
 
     /// The state now.
@@ -39,6 +49,26 @@ impl Own {
     /// The state now is that of a member that has loaded what it found at its start, or has nothing to load. For good.
     pub(crate) fn set_loaded(&self) {
         let _before = self.loaded.set(self.state.load().revision);
+    }
+
+    /// Whether [`Self::set_loaded`] was called.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.loaded.get().is_some()
+    }
+
+    /// Whether an operator keeps new work from this member. For the path of a call: copies nothing.
+    pub(crate) fn is_cordoned(&self) -> bool {
+        self.state.load().cordoned
+    }
+
+    /// Whether the gossip thread took a turn of late.
+    pub(crate) fn gossips(&self) -> bool {
+        self.gossips.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it did, or not.
+    pub(crate) fn set_gossips(&self, gossips: bool) {
+        self.gossips.store(gossips, Ordering::Relaxed);
     }
 
     /// This member, while whoever has heard this of its state may not know yet what became of its models.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lineside_gateway::{LogControl as _, Shared};
 use tokio::sync::watch;
 
-use super::{door, saving::on_thread};
+use super::{door, notify::Supervisor, saving::on_thread};
 use crate::{
     config::{Again, ChangedKeys, Config, Loaded, changed_keys},
     log,
@@ -18,12 +18,15 @@ pub(super) struct Reloader {
     pub(super) settings: watch::Sender<Arc<Config>>,
     /// The door, where there is one, and whether models run beside it.
     pub(super) door: Option<(Arc<Shared>, bool)>,
+    /// Waits for the end of what it has ordered.
+    pub(super) supervisor: Arc<Supervisor>,
 }
 
 impl Reloader {
     /// Runs until it is aborted, or nobody can ask any more.
     pub(super) async fn run(self, mut orders: watch::Receiver<u64>) -> &'static str {
         while orders.changed().await.is_ok() {
+            self.supervisor.reloading();
             let again = self.again.clone();
             let loaded = on_thread(move || {
                 let checked = again.load().and_then(|loaded| loaded.check_paths().map(|()| loaded));
@@ -43,6 +46,7 @@ impl Reloader {
                 }
                 Err(error) => tracing::error!(error, "the settings could not be read: nothing was changed"),
             }
+            self.supervisor.reloaded();
         }
         "the listener for orders"
     }
@@ -105,7 +109,8 @@ mod tests {
             let (settings, seen) = watch::channel(Arc::new(config));
             let (orders, ordered) = watch::channel(0);
             let mut tasks = JoinSet::new();
-            tasks.spawn(Reloader { again, settings, door: None }.run(ordered));
+            let supervisor = Arc::default();
+            tasks.spawn(Reloader { again, settings, door: None, supervisor }.run(ordered));
             Self { _home: home, file, settings: seen, orders, _tasks: tasks }
         }
 

@@ -1,4 +1,5 @@
-//! What people are told of this member's certificate: counts for the metrics, and lines for the log.
+//! What people are told of this member's certificate: counts for the metrics, and lines for the log. And what discovery
+//! did not take, by reason.
 
 use std::sync::{
     Arc,
@@ -6,6 +7,7 @@ use std::sync::{
 };
 
 use lineside_certs::{Alarm, Credentials, Identity};
+use lineside_discovery::Counters;
 use lineside_gateway::TrustReport;
 
 /// What is counted for the metrics.
@@ -37,6 +39,25 @@ impl TrustCounts {
             trust_number: identity.trust().stamp().number,
         }
     }
+}
+
+/// What discovery did not take since the start, by reason.
+pub(super) fn rejected(counters: &Counters) -> Vec<(&'static str, u64)> {
+    let gossip = &counters.gossip;
+    vec![
+        ("foreign_cluster_record", counters.mdns_foreign),
+        ("invalid_record", counters.mdns_invalid),
+        ("too_many_hints", counters.hints_refused),
+        ("wrong_identity", counters.dials_wrong_identity),
+        ("no_member", counters.dials_no_member),
+        ("overload", counters.dropped),
+        ("src_mismatch", gossip.src_mismatch),
+        ("foreign_cluster_packet", gossip.foreign_cluster),
+        ("misdirected_packet", gossip.misdirected),
+        ("malformed_packet", gossip.malformed),
+        ("too_many_members", gossip.over_limit),
+        ("contested_life", gossip.rebirths_refused),
+    ]
 }
 
 /// Tells of a certificate that nears its end.

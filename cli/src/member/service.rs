@@ -10,7 +10,8 @@
 //! a door by itself may be among those that are asked.
 //!
 //! `ping`, `member.state`, `trust.get`, `log` and `cluster.watch` are the member's for every caller; `certs.renew` and
-//! `certs.web` are the authority's, on members that have its key. They are never forwarded.
+//! `certs.web` are the authority's, on members that have its key; `member.drain`, `member.cordon` and `member.undrain` are
+//! operators' orders (`cordon`). They are never forwarded.
 
 use std::sync::{Arc, OnceLock};
 
@@ -24,7 +25,7 @@ use lineside_wire::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::{desk::Desk, door::DoorCluster, known::Known, own::Own, watch};
+use super::{cordon::Operators, desk::Desk, door::DoorCluster, known::Known, own::Own, watch};
 
 /// Longest text that `log` writes, in characters: a mark, no document.
 const LOG_CHARS_MAX: usize = 512;
@@ -36,6 +37,7 @@ pub(crate) struct MemberService {
     pub(crate) credentials: Credentials,
     /// The authority's, where its key is here.
     pub(crate) desk: Option<Desk>,
+    pub(crate) operators: Operators,
     /// Set once the listening mesh exists, which the door calls nodes with.
     pub(crate) door: OnceLock<DoorService<DoorCluster>>,
     /// Set once discovery runs; the listening mesh exists a moment before.
@@ -55,6 +57,10 @@ impl Service for MemberService {
             method::TRUST_GET => self.trust(call),
             method::CERTS_RENEW | method::CERTS_WEB => self.issue(call),
             roles::LOG => self.log(call),
+            method::MEMBER_DRAIN | method::MEMBER_CORDON | method::MEMBER_UNDRAIN => {
+                let own = self.own.state();
+                self.operators.serve(call, &own)
+            }
             method::CLUSTER_WATCH => match self.known.get() {
                 Some(known) => watch::serve(call, Arc::clone(known)),
                 None => refuse(call, &starting()),
@@ -86,9 +92,10 @@ impl MemberService {
         node: Option<Arc<NodeService>>,
         credentials: Credentials,
         desk: Option<Desk>,
+        operators: Operators,
     ) -> Self {
         let (door, known) = (OnceLock::new(), OnceLock::new());
-        Self { own, node, credentials, desk, door, known, calls: TaskTracker::new() }
+        Self { own, node, credentials, desk, operators, door, known, calls: TaskTracker::new() }
     }
 
     fn trust(&self, call: Incoming) -> Served {
@@ -145,6 +152,10 @@ impl MemberService {
                 let ready = known.roster().ready();
                 answer(call, &Health { live: true, ready: ready.is_ok(), reason: ready.err() })
             }
+            method::HEALTH if self.own.is_cordoned() => {
+                let reason = Some("this node is cordoned: it takes no new work".to_owned());
+                answer(call, &Health { live: true, ready: false, reason })
+            }
             _ => self.by_node(call),
         }
     }
@@ -160,6 +171,12 @@ impl MemberService {
 
     fn by_node(&self, call: Incoming) -> Served {
         match &self.node {
+            // Whoever has not heard of the cordon yet goes elsewhere; the door of this process does so by itself.
+            Some(_) if call.method == method::INFER && self.own.is_cordoned() => {
+                let text =
+                    "this node is cordoned: it takes no new work; another one of the cluster takes the call";
+                refuse(call, &Fault::new(FaultCode::Draining, text))
+            }
             Some(node) => node.serve(call),
             // A door by itself: it calls nodes only, which answer or refuse, so that this is no circle either.
             None => match self.door.get() {

@@ -12,6 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::cordon::LeaveOrder;
 use crate::exit::{Exit, Failure, OrFail as _};
 
 /// Orders from a person, a supervisor or the process that started this one.
@@ -20,6 +21,11 @@ pub(crate) struct Orders {
     terminate: Signal,
     hangup: Signal,
     orphaned: CancellationToken,
+    /// Given by `member.drain`.
+    leave: LeaveOrder,
+    /// Whether the first order was that one. A supervisor's signal then is the first one that this process gets, and
+    /// means what a first one always does.
+    by_call: bool,
     /// Whether it was started on a terminal. When that goes, SIGHUP tells of it.
     on_terminal: bool,
     /// Counts the orders to read the settings again.
@@ -27,8 +33,8 @@ pub(crate) struct Orders {
 }
 
 impl Orders {
-    /// Begins to listen for SIGINT and SIGTERM, and with `parent` for the end of stdin.
-    pub(crate) fn listen(parent: bool) -> Result<Self, Failure> {
+    /// Begins to listen for SIGINT, SIGTERM and `leave`, and with `parent` for the end of stdin.
+    pub(crate) fn listen(parent: bool, leave: LeaveOrder) -> Result<Self, Failure> {
         let listen = |kind| signal(kind).or_fail(Exit::Failure, "cannot listen for signals", "");
         let orphaned = CancellationToken::new();
         if parent {
@@ -46,6 +52,8 @@ impl Orders {
             terminate: listen(SignalKind::terminate())?,
             hangup: listen(SignalKind::hangup())?,
             orphaned,
+            leave,
+            by_call: false,
             on_terminal: std::io::stdin().is_terminal(),
             reloads: watch::Sender::new(0),
         })
@@ -63,6 +71,10 @@ impl Orders {
                 _ = self.interrupt.recv() => return "SIGINT",
                 _ = self.terminate.recv() => return "SIGTERM",
                 () = self.orphaned.cancelled() => return "the end of stdin",
+                () = self.leave.given() => {
+                    self.by_call = true;
+                    return "member.drain";
+                }
                 _ = self.hangup.recv() => {
                     // A terminal that was closed is none any more.
                     if self.on_terminal && !std::io::stdin().is_terminal() {
@@ -74,8 +86,19 @@ impl Orders {
         }
     }
 
-    /// Waits for the order to end at once.
+    /// Waits for the order to end at once: the second signal, or one after the end of stdin.
     pub(crate) async fn second(&mut self) -> &'static str {
+        if std::mem::take(&mut self.by_call) {
+            let who = self.signal().await;
+            tracing::info!(
+                order = who,
+                "leaving already, by member.drain; the same once more ends it at once"
+            );
+        }
+        self.signal().await
+    }
+
+    async fn signal(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",

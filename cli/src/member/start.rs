@@ -1,11 +1,11 @@
 //! Starts a member: everything that can be wrong is found before the first peer hears of it.
 
-use std::{io::ErrorKind, net::SocketAddr, sync::Arc};
+use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
 
 use lineside_certs::{
     Authority, Clock, Credentials, IDENTITY_DIRECTORY, Identity, TOKEN_LIFETIME, Token, TokenOrder,
 };
-use lineside_discovery::{Discovery, DiscoveryConfig, MdnsConfig, Opened, Pace};
+use lineside_discovery::{Discovery, DiscoveryConfig, MdnsConfig, Opened};
 use lineside_gateway::{GatewayError, Shared};
 use lineside_mesh::{BindError, Mesh, MeshConfig};
 use lineside_node::{ModelControl, Node, NodeConfig, runtime, trial::TrialConfig};
@@ -17,14 +17,18 @@ use super::{
     Roles, RunOptions,
     address::{AddressFile, InUse, advertised, dialable, reachable_at},
     clocks,
+    cordon::{self, Operators},
     desk::Desk,
     enter::{self, Entered, Way},
     home::{self, state_directory},
     keeper::{self, Keeper},
     known::{Around, Known},
     links::{DiscoveryCell, MemberPresence, MeshCarrier},
+    moved,
+    notify::Supervisor,
     opening::{Door, DoorParts, ShardParts, open_door, tries},
     own::Own,
+    pulse::Pulse,
     reload::Reloader,
     report::TrustCounts,
     saving::Place,
@@ -35,7 +39,7 @@ use super::{
     web::{self, WebKeeper},
 };
 use crate::{
-    config::{self, Config, Control, Preset},
+    config::{self, Config, Control},
     exit::{Exit, Failure, OrFail as _},
 };
 
@@ -57,6 +61,15 @@ pub(crate) struct Running {
     /// Dials that discovery asked for.
     pub(crate) dials: TaskTracker,
     pub(crate) home: InUse,
+    pub(crate) end: Ending,
+}
+
+/// What the end of a member goes by.
+pub(crate) struct Ending {
+    /// How long what runs may take.
+    pub(crate) drain_within: Duration,
+    /// Who wants to hear of it.
+    pub(crate) supervisor: Arc<Supervisor>,
 }
 
 /// Starts a member. Must run on the network's runtime.
@@ -72,8 +85,11 @@ pub(crate) async fn start(
     let home = home::take(&config.data_dir())?;
     let entered = enter::enter(config, roles, options).await?;
     let (settings, _) = watch::channel(Arc::new(config.clone()));
-    let reloader = Reloader { again: options.again.clone(), settings, door: None };
-    let mut running = serve(config, roles, home, entered, &reloader)?;
+    let supervisor = Arc::clone(&options.supervisor);
+    let reloader = Reloader { again: options.again.clone(), settings, door: None, supervisor };
+    let (operators, orders) = Operators::new(options.leave.clone());
+    let mut running = serve(config, roles, home, entered, &reloader, operators)?;
+    running.obey(orders, config);
     let door = running.shared.as_ref().map(|shared| (Arc::clone(shared), roles.node));
     running.upkeep.spawn(Reloader { door, ..reloader }.run(reloads));
     Ok(running)
@@ -86,6 +102,7 @@ fn serve(
     home: InUse,
     entered: Entered,
     reloader: &Reloader,
+    operators: Operators,
 ) -> Result<Running, Failure> {
     let Entered { identity, way, clock, authority, seeds } = entered;
     let opened = open_discovery(config, &identity, seeds)?;
@@ -97,7 +114,8 @@ fn serve(
     let own = Own::new(identity.cluster(), state);
     let node = if roles.node { Some(start_node(config, &identity)?) } else { None };
     let at_node = node.as_ref().map(Node::service);
-    let service = Arc::new(MemberService::new(Arc::clone(&own), at_node, credentials.clone(), desk.clone()));
+    let service = MemberService::new(Arc::clone(&own), at_node, credentials.clone(), desk.clone(), operators);
+    let service = Arc::new(service);
     let (cell, presence) = presence(&own, &skews);
     let mesh = listen(config, &credentials, &presence, &service, desk.as_ref())?;
     let counts = TrustCounts::new(credentials.clone());
@@ -114,7 +132,7 @@ fn serve(
 
     let (discovery, dials) = take_part(opened, &own, &mesh)?;
     drop(cell.set(discovery.clone()));
-    let (view, around) = (Arc::clone(&discovery.view().borrow()), around(&skews, &credentials));
+    let (view, around) = (Arc::clone(&discovery.view().borrow()), around(&skews, &credentials, &discovery));
     let known = Known::new(view, door.as_ref().map(|door| Arc::clone(&door.balancer)), around);
     drop(service.known.set(Arc::clone(&known)));
     let keeper = keeper::Parts {
@@ -130,7 +148,7 @@ fn serve(
     if let Some(door) = &mut door {
         keep_web(&mut upkeep, door, &keeper, Arc::clone(&known), reloader.settings.subscribe());
     }
-    keep_up(&mut upkeep, &node, &known, skews, keeper);
+    keep_up(&mut upkeep, &node, &known, skews, keeper, config.member.advertise);
 
     let closing = CancellationToken::new();
     let shared = door.as_ref().map(|door| Arc::clone(&door.shared));
@@ -139,7 +157,9 @@ fn serve(
         door.map_or_else(JoinSet::new, |door| behind_door.serve(door, tries(&config.gateway), &closing));
     let file = publish(config, &home, &identity, &mesh, (http, grpc))?;
     tell::up(&tell::Start { identity: &identity, way, token }, &own.state(), &file, config, node.is_some());
-    Ok(Running { own, mesh, discovery, node, service, shared, closing, door, upkeep, dials, home })
+    let supervisor = Arc::clone(&reloader.supervisor);
+    let end = Ending { drain_within: config.member.drain_within, supervisor };
+    Ok(Running { own, mesh, discovery, node, service, shared, closing, door, upkeep, dials, home, end })
 }
 
 /// Opens the mesh on the members' port, where joiners knock, too, if this member has the authority's key.
@@ -161,9 +181,10 @@ fn listen(
 
 /// What a member knows of those around it beside their own words: whose clock is off, and whose id the trust list that is
 /// in force then has taken.
-fn around(skews: &Arc<Skews>, credentials: &Credentials) -> Around {
+fn around(skews: &Arc<Skews>, credentials: &Credentials, discovery: &Discovery) -> Around {
     let (skews, credentials) = (Arc::clone(skews), credentials.clone());
-    Around { skews, revoked: Box::new(move |node: NodeId| credentials.identity().trust().has_revoked(node)) }
+    let revoked = Box::new(move |node: NodeId| credentials.identity().trust().has_revoked(node));
+    Around { skews, revoked, discovery: Some(discovery.clone()) }
 }
 
 /// The token for the second machine of a cluster that was made just now. Without it a person makes one with a command.
@@ -229,6 +250,7 @@ fn keep_up(
     known: &Arc<Known>,
     skews: Arc<Skews>,
     keeper: keeper::Parts,
+    advertise: Option<SocketAddr>,
 ) {
     let (known, views) = (Arc::clone(known), keeper.discovery.view());
     upkeep.spawn(async move {
@@ -237,6 +259,7 @@ fn keep_up(
     });
     let (own, discovery, mesh) = (Arc::clone(&keeper.own), keeper.discovery.clone(), keeper.mesh.clone());
     upkeep.spawn(tell::own_changes(Arc::clone(&own), node.clone(), discovery.clone()));
+    upkeep.spawn(moved::follow(advertise, Arc::clone(&own), mesh.clone(), discovery.clone()));
     upkeep.spawn(clocks::look_again(skews, own, discovery, mesh));
     upkeep.spawn(Keeper::new(keeper).run());
 }
@@ -291,6 +314,16 @@ fn not_listening(error: &BindError) -> Failure {
 }
 
 impl Running {
+    /// Begins to carry out operators' orders, and to give signs of life.
+    fn obey(&mut self, orders: cordon::Orders, config: &Config) {
+        let (own, discovery) = (Arc::clone(&self.own), self.discovery.clone());
+        self.upkeep.spawn(orders.carry_out(Arc::clone(&own), discovery.clone(), state_directory(config)));
+        if let Some(known) = self.service.known.get() {
+            let (supervisor, known) = (Arc::clone(&self.end.supervisor), Arc::clone(known));
+            self.upkeep.spawn(Pulse { supervisor, own, discovery, known }.beat());
+        }
+    }
+
     /// Waits for the order to end, or for the end of something that should never end.
     pub(crate) async fn run_until(&mut self, order: impl Future<Output = &'static str>) -> Ended {
         tokio::select! {
@@ -312,7 +345,7 @@ fn open_discovery(config: &Config, identity: &Identity, more: Vec<SocketAddr>) -
     let mdns = MdnsConfig { loopback: config.member.listen.ip().is_loopback() };
     let discovery = DiscoveryConfig {
         cluster: identity.cluster(),
-        pace: pace(&config.member),
+        pace: config.member.pace(),
         seeds: config.member.seeds.iter().copied().chain(more).collect(),
         mdns: config.member.mdns.then_some(mdns),
         state_dir: state_directory(config),
@@ -324,19 +357,6 @@ fn open_discovery(config: &Config, identity: &Identity, more: Vec<SocketAddr>) -
         format!("cannot count this start in {}", state.display()),
         remedy,
     )
-}
-
-/// How eagerly members are watched: by the preset, but for what is set by itself.
-fn pace(member: &config::Member) -> Pace {
-    let preset = match member.preset {
-        Preset::Lan => Pace::LAN,
-        Preset::Fast => Pace::FAST,
-    };
-    Pace {
-        interval: member.probe_interval.unwrap_or(preset.interval),
-        timeout: member.probe_timeout.unwrap_or(preset.timeout),
-        retries: member.probe_retries.unwrap_or(preset.retries),
-    }
 }
 
 /// What is known before the first socket is open.
@@ -358,7 +378,7 @@ fn first_state(
         epoch,
         revision: 0,
         draining: false,
-        cordoned: false,
+        cordoned: roles.node && cordon::is_cordoned(&state_directory(config)),
         weight: u16::try_from(config.node.weight.get()).unwrap_or(u16::MAX),
         load: LoadReport::default(),
         models: Vec::new(),
@@ -389,6 +409,7 @@ fn start_node(config: &Config, identity: &Identity) -> Result<Node, Failure> {
         models: config.models_dir(),
         sessions: config.node.sessions.map_or_else(cores, count),
         queue_max: count(config.node.queue_max),
+        adaptive: config.node.adaptive,
         library: found.path,
         control: control(&config.node),
         on_demand: config.node.on_demand,

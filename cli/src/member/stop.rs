@@ -7,8 +7,9 @@ use tokio::time::{sleep, timeout};
 use super::{signals::Orders, start::Running};
 use crate::exit::{Exit, Failure, Outcome};
 
-/// Longest wait for work that runs. Longer deadlines than this are a job, not a request.
-const FINISH_WITHIN: Duration = Duration::from_secs(30);
+/// Beyond the time for what runs: notice, goodbye by gossip and mDNS, the end of connections. Told to a supervisor, which
+/// would kill what takes longer.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Between "I am leaving" and the last look at what runs: calls that were on their way have arrived by then.
 const UNDER_WAY: Duration = Duration::from_millis(300);
@@ -49,6 +50,8 @@ pub(crate) async fn stop(running: Running, why: Ended, mut orders: Orders) -> Ou
 
 /// A door finishes first: until then its own node works for it, while gossip already sends other doors elsewhere.
 async fn leave(mut running: Running) {
+    let within = running.end.drain_within;
+    running.end.supervisor.stopping(within + GOODBYE_WITHIN);
     if let Some(state) = running.own.change(|state| state.draining = true) {
         running.discovery.own(state);
     }
@@ -66,10 +69,10 @@ async fn leave(mut running: Running) {
         running.service.calls.wait().await;
         let Some(node) = &running.node else { return true };
         node.drain();
-        node.finished(FINISH_WITHIN).await
+        node.finished(within).await
     };
-    if !matches!(timeout(FINISH_WITHIN, finished).await, Ok(true)) {
-        tracing::warn!(within = ?FINISH_WITHIN, "not everything that ran was finished in time");
+    if !matches!(timeout(within, finished).await, Ok(true)) {
+        tracing::warn!(?within, "not everything that ran was finished in time");
     }
     running.upkeep.abort_all();
     running.discovery.leave().await;

@@ -1,11 +1,14 @@
 //! Stories of the balancer, in a clock that only the tests move.
 
 mod affinity;
+mod ejection;
+mod policies;
 mod properties;
 mod silence;
+mod truth;
 mod two_gateways;
 
-use lineside_wire::{ModelName, ModelState, ModelVersion};
+use lineside_wire::{LoadReport, ModelName, ModelState, ModelVersion};
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::*;
@@ -206,6 +209,7 @@ fn a_lost_node_rests_and_shows_with_one_call_that_it_is_back() {
     assert_eq!(floor.send(4), ["weld"; 4]);
 
     floor.answer(probe);
+    floor.pass(Duration::from_secs(10));
     assert!(floor.send(2).contains(&"press".to_owned()));
 }
 

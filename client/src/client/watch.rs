@@ -58,14 +58,14 @@ impl Watch {
             let Some(mut watched) = self.watched.take().or_else(|| self.begin()) else {
                 self.tried.clear();
                 self.rest = true;
-                self.client.0.shared.stale.notify_one();
+                self.client.inner.shared.stale.notify_one();
                 return Err(error);
             };
             match watched.list(&self.client).await {
                 Ok(list) => {
                     self.tried.clear();
                     self.watched = Some(watched);
-                    self.client.0.shared.adopt(list.clone());
+                    self.client.inner.shared.adopt(list.clone());
                     return Ok(list);
                 }
                 Err(failed) => {
@@ -78,7 +78,7 @@ impl Watch {
 
     /// Begins to watch a member that was not tried yet; nothing is sent before its list is asked for.
     fn begin(&self) -> Option<Watched> {
-        let pool = &self.client.0.shared.pool;
+        let pool = &self.client.inner.shared.pool;
         let now = Instant::now().into_std();
         let lease = pool.balancer().lease(Wanted::Anything, &self.tried, now).ok()?;
         let node = lease.node();

@@ -44,8 +44,23 @@ fn of_session() -> History {
 }
 
 fn fail(history: &mut History, failure: CallFailure) -> Next {
-    history.begin();
-    history.failed(failure, PLENTY, 0.5).1
+    history.begin(node_of(&failure));
+    history.failed(failure, false, PLENTY, 0.5).1
+}
+
+/// The same while another try runs.
+fn fail_beside(history: &mut History, failure: CallFailure) -> Next {
+    history.begin(node_of(&failure));
+    history.failed(failure, true, PLENTY, 0.5).1
+}
+
+fn node_of(failure: &CallFailure) -> NodeId {
+    match failure {
+        CallFailure::Unreachable { node, .. }
+        | CallFailure::Lost { node, .. }
+        | CallFailure::Fault { node, .. }
+        | CallFailure::Invalid { node, .. } => *node,
+    }
 }
 
 #[test]
@@ -84,6 +99,7 @@ fn every_fault_has_its_place() {
             Next::Elsewhere => "elsewhere",
             Next::Again { .. } => "again",
             Next::GiveUp(_) => "give up",
+            Next::SecondOpinion | Next::Wait => "something else",
         };
         assert_eq!(got, wanted, "{code}");
     }
@@ -182,8 +198,8 @@ fn what_may_have_the_state_counts_more_than_who_has_not() {
 #[test]
 fn nothing_is_repeated_past_the_deadline() {
     let mut history = pure();
-    history.begin();
-    let (_, next) = history.failed(lost(), Duration::from_millis(4), 0.5);
+    history.begin(press());
+    let (_, next) = history.failed(lost(), false, Duration::from_millis(4), 0.5);
     assert!(matches!(next, Next::GiveUp(CallError::Lost { .. })), "{next:?}");
 }
 
@@ -263,4 +279,97 @@ fn late_says_whether_a_node_may_have_begun() {
     assert!(matches!(history.late(Executed::No), CallError::Late { executed: Executed::No, .. }));
     fail(&mut history, lost());
     assert!(matches!(history.late(Executed::No), CallError::Late { executed: Executed::Maybe, attempts: 1 }));
+}
+
+fn model_failed(at: NodeId, by: NodeId) -> CallFailure {
+    let load = lineside_wire::LoadReport::default();
+    let report = lineside_wire::RunReport { node: by, load, queue_us: 0, run_us: 0, attempts: 1, batch: 1 };
+    let fault = Fault::new(FaultCode::InferenceFailed, format!("failed on {by}"));
+    CallFailure::Fault { node: at, fault, report: Some(report) }
+}
+
+#[test]
+fn a_model_that_fails_is_asked_about_once_on_another_node() {
+    let mut history = pure();
+    history.begin(press());
+    let (outcome, next) = history.failed(model_failed(press(), press()), false, PLENTY, 0.5);
+    assert!(matches!((outcome, next), (Outcome::Erred, Next::SecondOpinion)));
+    // It fails there, too: it is the input.
+    let next = fail(&mut history, model_failed(weld(), weld()));
+    let Next::GiveUp(CallError::Refused { node, attempts: 2, .. }) = next else { panic!("{next:?}") };
+    assert_eq!(node, press());
+    // A door has asked already; a session is not run twice; what has run twice is enough.
+    let next = fail(&mut pure(), model_failed(press(), weld()));
+    assert!(matches!(next, Next::GiveUp(CallError::Refused { .. })), "{next:?}");
+    let next = fail(&mut of_session(), model_failed(press(), press()));
+    assert!(matches!(next, Next::GiveUp(CallError::Refused { .. })), "{next:?}");
+    let mut history = pure();
+    fail(&mut history, lost());
+    let next = fail(&mut history, model_failed(weld(), weld()));
+    assert!(matches!(next, Next::GiveUp(CallError::Refused { .. })), "{next:?}");
+}
+
+#[test]
+fn whatever_comes_of_a_second_opinion_the_caller_hears_of_the_model() {
+    let asked = || {
+        let mut history = pure();
+        assert!(matches!(fail(&mut history, model_failed(press(), press())), Next::SecondOpinion));
+        history
+    };
+    let told = |error: CallError| {
+        assert_eq!(error.fault().code, FaultCode::InferenceFailed, "{error:?}");
+        assert_eq!(error.fault().executed, Executed::Yes);
+    };
+    told(asked().without_peer(&wanted(None), NoLease::Exhausted));
+    told(asked().give_up(&wanted(None)));
+    told(asked().late(Executed::Maybe));
+    for failure in [lost(), fault(FaultCode::InvalidParams), fault(FaultCode::DeadlineExceeded)] {
+        let mut history = asked();
+        let Next::GiveUp(error) = fail(&mut history, failure) else { panic!() };
+        told(error);
+    }
+    let mut history = asked();
+    assert!(matches!(fail(&mut history, fault(FaultCode::Busy)), Next::Elsewhere));
+    told(history.without_peer(&wanted(None), NoLease::Exhausted));
+}
+
+#[test]
+fn a_failure_beside_a_try_that_runs_changes_nothing_yet() {
+    for failure in [lost(), model_failed(press(), press()), fault(FaultCode::DeadlineExceededRunning)] {
+        let mut history = pure();
+        history.begin(weld());
+        assert!(matches!(fail_beside(&mut history, failure), Next::Wait));
+        // The other one ends, too: both may have run.
+        let (_, next) = history.failed(
+            CallFailure::Lost { node: weld(), sent: true, reason: "idle".to_owned() },
+            false,
+            PLENTY,
+            0.5,
+        );
+        assert!(matches!(next, Next::GiveUp(_)), "{next:?}");
+    }
+    // What every node would say is said at once.
+    let mut history = pure();
+    history.begin(weld());
+    let next = fail_beside(&mut history, fault(FaultCode::InvalidParams));
+    assert!(matches!(next, Next::GiveUp(CallError::Refused { .. })), "{next:?}");
+}
+
+#[test]
+fn two_tries_that_may_run_are_the_most_also_side_by_side() {
+    let mut history = pure();
+    history.begin(press());
+    assert!(history.may_double());
+    // One ran before and was lost: the repeat that runs now is the second.
+    fail(&mut history, lost());
+    history.begin(weld());
+    assert!(!history.may_double());
+    // What a busy node sent away did not run.
+    let mut history = pure();
+    fail(&mut history, fault(FaultCode::Busy));
+    history.begin(weld());
+    assert!(history.may_double());
+    let mut session = of_session();
+    session.begin(press());
+    assert!(!session.may_double() && !session.may_move());
 }

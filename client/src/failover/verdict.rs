@@ -25,6 +25,8 @@ pub(super) enum Verdict {
     NothingSent,
     /// The call may have run, and the answer is lost.
     Broken,
+    /// The model failed on the input: so would every other, unless this one is broken.
+    ModelFailed,
     /// The time ran out.
     Late(Executed),
     /// Every peer would say the same.
@@ -43,6 +45,14 @@ impl Verdict {
                     && report.node == *node =>
             {
                 Self::NoState
+            }
+            // A door has asked for a second opinion itself.
+            CallFailure::Fault { node, fault, report: Some(report) }
+                if fault.code == FaultCode::InferenceFailed
+                    && fault.executed == Executed::Yes
+                    && report.node == *node =>
+            {
+                Self::ModelFailed
             }
             CallFailure::Fault { fault, .. } => Self::of_fault(fault),
         }
@@ -90,6 +100,8 @@ impl Verdict {
             Self::NothingSent | Self::Broken => Outcome::Failed,
             // A fault is an answer: the peer is there, and the deadline may have been the caller's own fancy.
             Self::Late(_) | Self::NotHere | Self::NotNow | Self::NoState | Self::Wrong => Outcome::Heard,
+            // If another peer answers: until then it is the input that is suspected.
+            Self::ModelFailed => Outcome::Erred,
         }
     }
 }

@@ -1,14 +1,23 @@
 //! Whole calls over a fake network, in paused time.
 
+mod races;
+
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, atomic::AtomicU32, atomic::Ordering::Relaxed},
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
 };
 
-use lineside_mesh::DialError;
-use lineside_wire::{Fault, FaultCode, InferParams, ModelVersion, PayloadBuilder};
+use bytes::Bytes;
+use lineside_mesh::{CallFailure, DialError, Outbound};
+use lineside_wire::{
+    CallContext, Executed, Fault, FaultCode, InferParams, InferResult, ModelVersion, PayloadBuilder, method,
+};
 use rand::{SeedableRng, rngs::StdRng};
 use serde::Serialize;
+use tokio::time::sleep;
 
 use super::*;
 use crate::{
@@ -29,9 +38,18 @@ enum Manner {
     Away,
     /// Says that it has no state of the call's session.
     HasNoState,
-    /// Never answers.
+    /// Its model never ends. QUIC answers.
     Silent,
+    /// Its model fails on the input after this time.
+    ModelFails(Duration),
+    /// Works after the first time, but stops after the second: no answer, and no packet.
+    Stops(Duration, Duration),
+    /// Takes the first time to connect, and then the second to answer.
+    Connects(Duration, Duration),
 }
+
+/// Gives no sign of life.
+const STALLED: Manner = Manner::Stops(Duration::MAX, Duration::ZERO);
 
 /// A network of nodes that behave as they are told.
 #[derive(Default)]
@@ -39,6 +57,23 @@ struct Network {
     manners: Mutex<BTreeMap<NodeId, Manner>>,
     seen: Mutex<Vec<(NodeId, CallContext)>>,
     open: AtomicU32,
+    started: Mutex<Option<Instant>>,
+    packets: AtomicU64,
+}
+
+impl Network {
+    fn manner(&self, node: NodeId) -> Manner {
+        self.manners.lock().unwrap()[&node]
+    }
+
+    fn set(&self, name: &str, manner: Manner) {
+        self.manners.lock().unwrap().insert(id(name), manner);
+    }
+
+    /// Time since the first call.
+    fn age(&self) -> Duration {
+        self.started.lock().unwrap().get_or_insert_with(Instant::now).elapsed()
+    }
 }
 
 /// Counts a call at a node until it ends or is cancelled.
@@ -66,8 +101,7 @@ impl Transport for Arc<Network> {
         let _open = Open::begin(&self.open);
         let node = to.node;
         self.seen.lock().unwrap().push((node, call.context));
-        let manner = self.manners.lock().unwrap()[&node];
-        match manner {
+        match self.manner(node) {
             Manner::Works(time) => {
                 sleep(time).await;
                 Ok(sum(node))
@@ -90,7 +124,40 @@ impl Transport for Arc<Network> {
                 Err(CallFailure::Unreachable { node, error })
             }
             Manner::Silent => std::future::pending().await,
+            Manner::ModelFails(time) => {
+                sleep(time).await;
+                let fault = Fault::new(FaultCode::InferenceFailed, format!("{node} failed on this input"));
+                Err(CallFailure::Fault { node, fault, report: sum(node).report })
+            }
+            Manner::Stops(time, lives) => {
+                if time <= lives {
+                    sleep(time).await;
+                    return Ok(sum(node));
+                }
+                std::future::pending().await
+            }
+            Manner::Connects(connect, time) => {
+                sleep(connect.saturating_sub(self.age()) + time).await;
+                Ok(sum(node))
+            }
         }
+    }
+
+    fn received(&self, to: Destination) -> Option<u64> {
+        let age = self.age();
+        match self.manner(to.node) {
+            Manner::Stops(_, lives) => {
+                let lived = age.min(lives).as_millis();
+                Some(u64::try_from(lived).unwrap())
+            }
+            Manner::Connects(connect, _) if age < connect => None,
+            Manner::Away => None,
+            _ => Some(self.packets.fetch_add(1, Relaxed)),
+        }
+    }
+
+    fn quiet_max(&self) -> Duration {
+        Duration::from_millis(500)
     }
 }
 

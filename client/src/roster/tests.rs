@@ -174,7 +174,7 @@ fn rows_show_what_the_balancer_knows() {
         p95: Some(Duration::from_millis(7)),
         calls: 10,
         failures: 1,
-        barred_for: None,
+        ..PeerStatistics::default()
     };
     let list = roster.members(&[(roster.rows()[0].node, known)].into());
     let [press, weld] = &list.members[..] else { panic!() };

@@ -245,6 +245,8 @@ fn row(member: MemberState) -> MemberRow {
         p95_us: None,
         calls: 0,
         failures: 0,
+        rests: None,
+        ejections: std::collections::BTreeMap::new(),
         clock_ahead_ms: None,
         double: None,
     }

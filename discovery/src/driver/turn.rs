@@ -24,6 +24,7 @@ impl Driver {
         if let Some(from) = sender {
             self.tell_amiss(before, from);
         }
+        self.tell_health(before.health_level);
         self.carry_out(now);
         self.dial(now);
         if let Some(write) = self.remembered.begin(false, now) {
@@ -198,6 +199,18 @@ impl Driver {
         }
     }
 
+    /// Tells when this member begins to take itself for slow, and when it no longer does.
+    fn tell_health(&self, before: u8) {
+        match (before, self.gossip.counters().health_level) {
+            (0, level) if level != 0 => tracing::warn!(
+                level,
+                "this member is late itself, or cut off: it gives silent members more time before it declares them dead"
+            ),
+            (level, 0) if level != 0 => tracing::info!("this member is no longer late"),
+            _ => {}
+        }
+    }
+
     fn carry_out(&mut self, now: Instant) {
         while let Some(output) = self.gossip.poll_output() {
             match output {
@@ -288,6 +301,7 @@ impl Driver {
         let mdns = self.mdns_state();
         let counters = Counters { gossip, mdns, last_turn: Some(now), ..self.counters };
         *self.shared.counters() = counters;
+        self.shared.turns.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -89,6 +89,7 @@ impl Gossip {
             self.counters.malformed += 1;
             tracing::debug!(%from, %error, "a gossip packet was refused");
         }
+        self.tell_suspect(&source, now);
         if buried {
             // Who took us for dead must hear of the new life from us: foca tells only those it takes for living,
             // and after a parting each side takes the other for dead.

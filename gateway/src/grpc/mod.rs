@@ -178,7 +178,7 @@ impl Method {
         request: Request<Incoming>,
     ) -> Response<tonic::body::Body> {
         if self == Self::Infer
-            && let Err(fault) = visit.shared().has_room()
+            && let Err(fault) = visit.shared().has_room(visit.client())
         {
             return status::of_fault(fault).into_http();
         }

@@ -57,6 +57,7 @@ impl Understood {
             traceparent,
             priority: settings.priority,
             session: settings.session,
+            affinity: settings.affinity,
             ..CallContext::default()
         };
         InferCall { params, payload, deadline, context }

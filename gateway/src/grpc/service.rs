@@ -48,7 +48,7 @@ impl<C: Cluster> Inference<C> {
         visit.may(permission, Some(name))?;
         let (model, _) = request::target(name, "").map_err(status::of_fault)?;
         let params = ChangeParams { model, version: None, nodes: Vec::new() };
-        let _place = visit.shared().enter().map_err(status::of_fault)?;
+        let _place = visit.shared().enter(visit.client()).map_err(status::of_fault)?;
         let deadline = visit.change_deadline();
         let changed = in_time(deadline, visit.cluster().change(change, params, deadline)).await;
         let result = changed.map_err(status::of_fault)?;
@@ -133,7 +133,7 @@ impl<C: Cluster> GrpcInferenceService for Inference<C> {
             let (model, version) = request::target(name, &version).map_err(status::of_fault)?;
             params = StatisticsParams { model: Some(model), version };
         }
-        let _place = visit.shared().enter().map_err(status::of_fault)?;
+        let _place = visit.shared().enter(visit.client()).map_err(status::of_fault)?;
         let deadline = visit.deadline();
         let counted = in_time(deadline, visit.cluster().statistics(params, deadline)).await;
         let counted = counted.map_err(status::of_fault)?;

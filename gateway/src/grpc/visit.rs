@@ -22,6 +22,7 @@ use crate::{
     explain::Flight,
     gate::{Caller, Cost, Origin, Permission},
     head,
+    limit::ClientKey,
     shared::{Shared, shorter},
 };
 
@@ -35,6 +36,7 @@ pub(super) struct Visit<C> {
     /// The time that the client names.
     timeout: Option<Duration>,
     traceparent: Option<String>,
+    affinity: Option<String>,
     /// How its messages are packed.
     pub(super) packed: Option<CompressionEncoding>,
     pub(super) held: Arc<Held>,
@@ -91,6 +93,7 @@ impl<C: Cluster> Visit<C> {
             arrived,
             timeout,
             traceparent: head::traceparent(headers),
+            affinity: head::affinity(headers).map_err(|refusal| status::of_refusal(&refusal))?,
             packed: packed(headers),
             held: Held::new(&shared.bodies),
             flight: OnceLock::new(),
@@ -103,6 +106,11 @@ impl<C: Cluster> Visit<C> {
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.door.shared
+    }
+
+    /// Under which name its places are counted: what is free needs none.
+    pub(super) fn client(&self) -> ClientKey {
+        self.caller.as_ref().map_or(ClientKey::Address(0), |caller| caller.charged)
     }
 
     /// When the call must be answered.
@@ -173,14 +181,16 @@ impl<C: Cluster> Visit<C> {
         shared.may(caller, Permission::Infer, Some(understood.model())).map_err(status::of_fault)?;
         let cost = Cost { calls, bytes, model: Some(understood.model()) };
         self.door.charge_more(caller, cost).map_err(status::of_fault)?;
-        let _place = shared.enter().map_err(status::of_fault)?;
+        let _place = shared.enter(caller.charged).map_err(status::of_fault)?;
         // What came packed takes more than what came.
         let unpacked = if self.packed.is_some() { understood.sliced } else { 0 };
         room.grow(understood.made + unpacked).map_err(status::of_fault)?;
         let deadline = shared.deadline(arrived, shorter(self.timeout, understood.timeout()));
         let deadline = latest.map_or(deadline, |latest| latest.min(deadline));
         let id = std::mem::take(&mut understood.id);
-        let call = understood.call(deadline, self.traceparent.clone());
+        let mut call = understood.call(deadline, self.traceparent.clone());
+        let affinity = call.context.affinity.take().or_else(|| self.affinity.clone());
+        call.context.affinity = shared.affinity(caller, affinity);
         let answered = shared.infer(self.cluster(), call).await;
         // The request is no longer held, so the answer may take its room.
         drop(room);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use lineside_client::Rest;
 use lineside_wire::{MemberRow, MembersResult, ModelInfo, ModelState, Role};
 use prometheus_client::{
     collector::Collector,
@@ -40,6 +41,44 @@ impl Snapshot {
             match kind {
                 MetricType::Counter => ConstCounter::new(value(row)).encode(metric)?,
                 _ => ConstGauge::new(i64::try_from(value(row)).unwrap_or(i64::MAX)).encode(metric)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what the nodes say of their load.
+    fn loads(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let load = |row: &MemberRow| row.member.as_ref().map(|member| member.load).unwrap_or_default();
+        let running = ("lineside_node_running", "Calls that the node runs, as it says", MetricType::Gauge);
+        self.nodes(encoder, running, |row| load(row).running.into())?;
+        let waiting = ("lineside_node_waiting", "Calls that wait on the node, as it says", MetricType::Gauge);
+        self.nodes(encoder, waiting, |row| load(row).queued.into())?;
+        let help =
+            "Calls that the node takes at once, as it says, those that wait included; 0: it does not say";
+        self.nodes(encoder, ("lineside_node_limit", help, MetricType::Gauge), |row| load(row).limit.into())?;
+        let help = "Mean time of one call on one slot of the node, as it says; 0: it does not know yet";
+        let name = "lineside_node_call_seconds";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for row in self.members.iter().filter(|row| row.role == Some(Role::Node)) {
+            let id = row.node.to_string();
+            let labels = [("node", id.as_str()), ("name", row.name.as_str())];
+            let seconds = f64::from(load(row).call_us) / 1e6;
+            ConstGauge::new(seconds).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// Writes how often each node was given no calls for a while, by reason.
+    fn ejections(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "How often this door gave the node no calls for a while";
+        let mut family = encoder.encode_descriptor("lineside_ejections", help, None, MetricType::Counter)?;
+        for row in self.members.iter().filter(|row| row.role == Some(Role::Node)) {
+            let id = row.node.to_string();
+            for rest in Rest::ALL {
+                let reason = rest.as_str();
+                let labels = [("node", id.as_str()), ("name", row.name.as_str()), ("reason", reason)];
+                let count = row.ejections.get(reason).copied().unwrap_or(0);
+                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
             }
         }
         Ok(())
@@ -84,6 +123,8 @@ impl Collector for Snapshot {
         let failures =
             ("lineside_node_failures", "Calls of this door to the node that failed", MetricType::Counter);
         self.nodes(&mut encoder, failures, |row| row.failures)?;
+        self.loads(&mut encoder)?;
+        self.ejections(&mut encoder)?;
         self.clocks(&mut encoder)
     }
 }

@@ -11,7 +11,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter},
 };
 
-use crate::limit::Limit;
+use crate::limit::{Crowded, Limit};
 
 /// Why a caller was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,10 @@ const LIMITS: [Limit; 4] = [Limit::Client, Limit::ClientBytes, Limit::Model, Lim
 pub(super) struct Refused {
     callers: [AtomicU64; Reason::ALL.len()],
     limits: [AtomicU64; LIMITS.len()],
+    /// All places were taken.
+    full: AtomicU64,
+    /// The client had its share of them.
+    share: AtomicU64,
 }
 
 impl Refused {
@@ -53,6 +57,14 @@ impl Refused {
 
     pub(super) fn limited(&self, limit: Limit) {
         count(&LIMITS, &self.limits, &limit);
+    }
+
+    pub(super) fn crowded(&self, crowded: Crowded) {
+        match crowded {
+            Crowded::Full => &self.full,
+            Crowded::Share(_) => &self.share,
+        }
+        .fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -78,6 +90,12 @@ impl Collector for Refused {
         for (reason, count) in Reason::ALL.iter().zip(&self.callers) {
             let (labels, count) = ([("reason", reason.label())], count.load(Ordering::Relaxed));
             ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        let help = "Requests answered with 503 because the door's places were taken, or the client had its share of them";
+        let mut family = encoder.encode_descriptor("lineside_busy", help, None, MetricType::Counter)?;
+        for (reason, count) in [("full", &self.full), ("share", &self.share)] {
+            let count = count.load(Ordering::Relaxed);
+            ConstCounter::new(count).encode(family.encode_family(&[("reason", reason)])?)?;
         }
         Ok(())
     }

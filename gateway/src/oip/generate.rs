@@ -73,7 +73,7 @@ pub(crate) fn parse(
     if PARAMETERS_MAX < parameters.len() {
         return Err(invalid(format!("there are more than {PARAMETERS_MAX} parameters")));
     }
-    let Settings { timeout, priority, session } = Settings::take(&mut parameters)?;
+    let Settings { timeout, priority, session, affinity } = Settings::take(&mut parameters)?;
     let params = InferParams {
         model: model.name.clone(),
         version,
@@ -84,7 +84,8 @@ pub(crate) fn parse(
         classification: BTreeMap::new(),
     };
     let made = payload.length();
-    Ok(InferRequest { id, params, payload, made, wants: Wants::default(), timeout, priority, session })
+    let wants = Wants::default();
+    Ok(InferRequest { id, params, payload, made, wants, timeout, priority, session, affinity })
 }
 
 /// Takes the fields that are inputs.

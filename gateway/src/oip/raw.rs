@@ -50,6 +50,7 @@ pub(crate) fn raw_request(model: &ModelInfo, body: &Bytes) -> Result<InferReques
         timeout: None,
         priority: 0,
         session: None,
+        affinity: None,
     })
 }
 

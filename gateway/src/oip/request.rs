@@ -16,7 +16,10 @@ use super::{
     input::{Inputs, is_base64},
     invalid,
 };
-use crate::bounded::{List, Named, Object};
+use crate::{
+    bounded::{List, Named, Object},
+    head::AFFINITY_BYTES_MAX,
+};
 
 /// Most parameters of a request: a document of 64 KiB must hold them on their way to the node.
 pub(super) const PARAMETERS_MAX: usize = 64;
@@ -41,6 +44,8 @@ pub(crate) struct InferRequest {
     pub(crate) priority: u8,
     /// Calls of one session belong to one node.
     pub(crate) session: Option<String>,
+    /// Calls with the same key go to one node while that has room.
+    pub(crate) affinity: Option<String>,
 }
 
 /// How an output comes back.
@@ -187,7 +192,7 @@ fn understand(
     let mut parameters = parameters(envelope.parameters.unwrap_or_default())?;
     let binary = flag(&mut parameters, "binary_data_output")?;
     wants.form = form(Some(binary), envelope.encoding.as_deref()).map_err(invalid)?.unwrap_or_default();
-    let Settings { timeout, priority, session } = Settings::take(&mut parameters)?;
+    let Settings { timeout, priority, session, affinity } = Settings::take(&mut parameters)?;
     Ok(InferRequest {
         id: envelope.id,
         params: InferParams {
@@ -205,6 +210,7 @@ fn understand(
         timeout,
         priority,
         session,
+        affinity,
     })
 }
 
@@ -290,6 +296,7 @@ pub(crate) struct Settings {
     pub(crate) timeout: Option<Duration>,
     pub(crate) priority: u8,
     pub(crate) session: Option<String>,
+    pub(crate) affinity: Option<String>,
 }
 
 impl Settings {
@@ -302,8 +309,22 @@ impl Settings {
                 return Err(invalid(format!("the parameter {name:?} must be true or false")));
             }
         }
-        let session = session(parameters)?;
-        Ok(Self { timeout, priority: u8::try_from(priority).unwrap_or(u8::MAX), session })
+        let (session, affinity) = (session(parameters)?, affinity(parameters)?);
+        Ok(Self { timeout, priority: u8::try_from(priority).unwrap_or(u8::MAX), session, affinity })
+    }
+}
+
+/// The key that draws requests to one node. For the door alone, so it is taken out.
+fn affinity(parameters: &mut Parameters) -> Result<Option<String>, Fault> {
+    match parameters.remove("affinity") {
+        None => Ok(None),
+        Some(Parameter::Text(key)) if key.len() <= AFFINITY_BYTES_MAX => {
+            Ok(Some(key).filter(|key| !key.is_empty()))
+        }
+        Some(_) => {
+            let most = AFFINITY_BYTES_MAX;
+            Err(invalid(format!("the parameter \"affinity\" must be a text of at most {most} bytes")))
+        }
     }
 }
 

@@ -153,6 +153,9 @@ fn parameters() -> Value {
         "Threshold": parameter("query", "threshold", json!({"type": "number"}), "Leave out what scores less."),
         "Verdict": parameter("query", "verdict", json!({"type": "string", "enum": ["", "1", "0"]}),
             "Give the verdict alone, as text."),
+        "Verbose": parameter("query", "verbose", json!({"type": "string", "enum": ["", "1", "0"]}),
+            "Tell check by check, as text: `[+]name ok`, `[-]name failed: reason`."),
+        "Exclude": parameter("query", "exclude", text(), "Leave the check of this name out; may be given several times."),
         "Explain": parameter("query", "explain", json!({"type": "string", "enum": ["", "1", "0"]}),
             "Tell in X-Lineside-Flight which node worked, how often it was tried, how long it took. X-Explain: 1 does \
              the same."),
@@ -161,6 +164,8 @@ fn parameters() -> Value {
         "RequestTimeoutMs": parameter("header", "X-Request-Timeout-Ms", json!({"type": "integer", "minimum": 1}),
             "How long the answer is waited for, in milliseconds."),
         "Traceparent": parameter("header", "traceparent", text(), "W3C Trace Context."),
+        "Affinity": parameter("header", "X-Lineside-Affinity", json!({"type": "string", "maxLength": 128}),
+            "Requests with the same key go to the same node while it has room."),
         "InferenceHeaderContentLength": parameter("header", "Inference-Header-Content-Length",
             json!({"type": "integer", "minimum": 0}), "How many bytes of the body are JSON; without, all are."),
     })

@@ -16,7 +16,7 @@ pub(super) const FORM: &str = "multipart/form-data";
 pub(super) const EVENTS: &str = "text/event-stream";
 
 /// Headers of a request that makes a node work.
-const OF_WORK: [&str; 4] = ["RequestTimeoutMs", "RequestId", "Traceparent", "Explain"];
+const OF_WORK: [&str; 5] = ["RequestTimeoutMs", "RequestId", "Traceparent", "Affinity", "Explain"];
 
 /// What a request is sent with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -48,6 +48,7 @@ pub(crate) async fn answer<C: Cluster>(ask: &mut Ask<'_, '_, C>) -> Result<Answe
     let document = Document::read(&bytes);
     let mut asker = Asker::new(ask.door, &ask.caller, Wire::Http, ask.arrived(), document.entries().len());
     (asker.timeout, asker.traceparent) = (ask.timeout, head::traceparent(&ask.head.headers));
+    asker.affinity = head::affinity(&ask.head.headers)?;
     // The request has paid for its first call at the door, and has that one's place.
     asker.paid = AtomicBool::new(true);
     let answered = document.answer(|call| asker.call(call)).await;
@@ -75,6 +76,8 @@ pub(crate) struct Asker<'a, C> {
     /// The time that the request's head names.
     pub(crate) timeout: Option<Duration>,
     pub(crate) traceparent: Option<String>,
+    /// The key that draws its inferences to one node, where the head names one.
+    pub(crate) affinity: Option<String>,
     /// Whether the next call is charged already, and has its place.
     pub(crate) paid: AtomicBool,
     /// Where the parts of a streamed result go; `None` where there are none.
@@ -112,6 +115,7 @@ impl<'a, C> Asker<'a, C> {
             arrived,
             timeout: None,
             traceparent: None,
+            affinity: None,
             paid: AtomicBool::new(false),
             items: None,
             left: Mutex::new(left),
@@ -177,7 +181,7 @@ impl<C: Cluster> Asker<'_, C> {
                 table::find(&call.method, self.wire)?
             }
         };
-        let _place = self.door.shared.enter()?;
+        let _place = self.door.shared.enter(self.caller.charged)?;
         self.run(row, &call).await
     }
 
@@ -223,6 +227,7 @@ impl<C: Cluster> Asker<'_, C> {
             traceparent: extra.traceparent().or_else(|| self.traceparent.clone()),
             priority: request.priority,
             session: request.session,
+            affinity: shared.affinity(self.caller, request.affinity.or_else(|| self.affinity.clone())),
             ..CallContext::default()
         };
         let deadline = shared.deadline(self.arrived, timeout);

@@ -92,7 +92,7 @@ const INFER: &[Param] = &[
     optional(
         "parameters",
         "Parameters",
-        "priority, timeout (microseconds), sequence_id and others, for the node.",
+        "priority, timeout (microseconds), sequence_id, affinity (as X-Lineside-Affinity) and others, for the node.",
     ),
     optional("id", "Text", "Given back in the result."),
     optional("timeout_ms", "Milliseconds", "How long the call may take, from its arrival."),

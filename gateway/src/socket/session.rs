@@ -55,6 +55,7 @@ pub(super) struct Asking<C> {
     /// The time for each call, where the request's head names one.
     pub(super) timeout: Option<Duration>,
     pub(super) traceparent: Option<String>,
+    pub(super) affinity: Option<String>,
 }
 
 /// One connection.
@@ -87,7 +88,7 @@ impl<C: Cluster> Session<C> {
     ///
     /// Its subscriptions are served here too, after the answer that names them.
     pub(super) async fn answer(self: Arc<Self>, text: Bytes, room: Reserved, begins: oneshot::Sender<()>) {
-        let Asking { door, timeout, traceparent, .. } = &self.asking;
+        let Asking { door, timeout, traceparent, affinity, .. } = &self.asking;
         let document = Document::read(&text);
         let Ok(places) = self.places.acquire_many(places(&document)).await else { return };
         // The reader goes on when this task first gives way, and then every call is known by its id: a shard has one thread.
@@ -98,7 +99,8 @@ impl<C: Cluster> Session<C> {
         };
         let entries = document.entries().len();
         let mut asker = Asker::new(door, &caller, Wire::Socket, Instant::now(), entries);
-        (asker.timeout, asker.traceparent) = (*timeout, traceparent.clone());
+        (asker.timeout, asker.traceparent, asker.affinity) =
+            (*timeout, traceparent.clone(), affinity.clone());
         asker.items = Some(self.outbox.clone());
         let cost = Cost { calls: 0, bytes: text.len() as u64, model: None };
         let refused = door.charge_more(&caller, cost).err();

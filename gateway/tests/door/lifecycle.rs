@@ -206,3 +206,11 @@ async fn a_shard_that_cannot_start_ends_the_server_with_its_reason() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn a_shard_that_panics_ends_the_door_which_says_so() {
+    let server =
+        GatewayServer::bind(config(), |_| -> Result<std::sync::Arc<Line>, String> { panic!("a defect") });
+    let ended = server.unwrap().serve(CancellationToken::new()).await;
+    assert!(matches!(ended, Err(GatewayError::Panicked { shard: 0 })), "{ended:?}");
+}

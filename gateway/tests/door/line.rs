@@ -247,6 +247,8 @@ impl Cluster for Line {
             p95_us: Some(900),
             calls: 40,
             failures: 2,
+            rests: None,
+            ejections: std::collections::BTreeMap::new(),
             clock_ahead_ms: None,
             double: None,
         };
@@ -328,6 +330,7 @@ impl Cluster for Line {
             }],
             cancel: spent(2),
             expired: 1,
+            shed: Vec::new(),
             rejected: 3,
             stopped: 1,
             memory_bytes: 1 << 20,

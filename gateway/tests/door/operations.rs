@@ -27,6 +27,13 @@ async fn probes_see_whether_the_door_lives_and_whether_it_takes_work() {
         assert_eq!(reply.json()["ready"], false);
     }
     assert_eq!(caller.get("/health").await.json()["live"], true);
+    assert_eq!(caller.get("/health").await.json()["checks"][1]["reason"], "no node is alive");
+    let reply = caller.get("/readyz?verbose").await;
+    assert_eq!(reply.header("content-type"), Some("text/plain; charset=utf-8"));
+    let lines = "[+]not-draining ok\n[-]cluster failed: no node is alive\nreadyz check failed\n";
+    assert_eq!((reply.status, reply.text().as_str()), (503, lines));
+    assert_eq!(caller.get("/v2/health/ready?exclude=cluster").await.json()["ready"], true);
+    assert_eq!(caller.get("/livez?verbose").await.text(), "[+]ping ok\nlivez check passed\n");
     assert_eq!(caller.get("/livez").await.status, 200);
     // Some probes ask for the head alone; nothing may follow it.
     caller

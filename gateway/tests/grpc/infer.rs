@@ -39,6 +39,7 @@ async fn a_model_runs_and_the_answer_says_which_and_where() {
     request.metadata_mut().insert("x-request-id", "shift-7".parse().unwrap());
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     request.metadata_mut().insert("traceparent", trace.parse().unwrap());
+    request.metadata_mut().insert("x-lineside-affinity", "belt 4".parse().unwrap());
     request.metadata_mut().insert("x-explain", "1".parse().unwrap());
 
     let response = client.inference().model_infer(request).await.unwrap();
@@ -58,6 +59,7 @@ async fn a_model_runs_and_the_answer_says_which_and_where() {
 
     let (call, _) = gate.line.last_call();
     assert_eq!(call.context.traceparent.as_deref(), Some(trace));
+    assert_eq!(call.context.affinity.as_deref(), Some("belt 4"));
     assert_eq!(call.context.priority, 1);
     assert_eq!(call.params.outputs, ["sum"]);
     assert_eq!(call.params.classification["sum"], 2);

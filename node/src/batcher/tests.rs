@@ -434,6 +434,27 @@ impl Book {
     }
 }
 
+#[test]
+fn the_newest_of_the_highest_rank_gives_way_and_no_sequence_does() {
+    let mut hall = Hall::with(Rules { max_size: 4, levels: 3, default_priority: 3, ..Rules::default() });
+    for part in [part("old").within(9), part("new"), part("urgent").priority(1), part("step").of("s")] {
+        hall.comes(part);
+    }
+    let mut gives = |lowest: u8| {
+        let rank = |_: &String, traits: &Traits| {
+            let level = if traits.priority == 0 { 3 } else { traits.priority };
+            (lowest <= level).then_some(usize::from(level))
+        };
+        hall.batcher.give_way(rank).map(|waiting| waiting.job)
+    };
+    assert_eq!(gives(2).as_deref(), Some("new"));
+    assert_eq!(gives(2).as_deref(), Some("old"));
+    assert_eq!(gives(2), None, "what belongs to a sequence stays");
+    assert_eq!(gives(1).as_deref(), Some("urgent"));
+    assert_eq!(hall.batcher.len(), 1);
+    assert!(hall.batcher.shapes.is_empty() && hall.batcher.levels.len() == 1);
+}
+
 proptest! {
     #[test]
     fn no_request_is_lost_or_doubled_or_out_of_order(

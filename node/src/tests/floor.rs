@@ -42,6 +42,7 @@ pub(super) fn config(models: &Path, sessions: usize, queue_max: usize) -> NodeCo
         models: models.to_owned(),
         sessions: NonZeroUsize::new(sessions).unwrap(),
         queue_max: NonZeroUsize::new(queue_max).unwrap(),
+        adaptive: true,
         library: PathBuf::new(),
         control: ModelControl::Explicit { load: None },
         on_demand: false,

@@ -8,6 +8,7 @@ mod graph;
 #[cfg(target_os = "linux")]
 pub(crate) mod idle;
 mod onnx;
+mod overload;
 mod reload;
 mod safety;
 mod sequences;

@@ -74,6 +74,10 @@ impl Process {
     fn start(config: &TrialConfig) -> io::Result<Self> {
         let mut command = Command::new(&config.program);
         command.args(&config.arguments).envs(ENVIRONMENT);
+        // What it might say there would be taken for the member's own words.
+        for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+            command.env_remove(name);
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A group of its own, so that all of it can be ended, and a key pressed at the node's terminal is the node's.
         command.process_group(0);

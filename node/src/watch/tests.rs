@@ -133,6 +133,7 @@ impl Floor {
             node: NodeId::from_bytes([1; 16]),
             name: "press".parse().unwrap(),
             counters: Arc::default(),
+            lane: Arc::new(Lane::new(1, 1, crate::batcher::Rules::default())),
             line: Arc::downgrade(&line),
             slots: vec![Arc::downgrade(&slot)],
             sequences: None,

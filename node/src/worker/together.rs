@@ -50,7 +50,7 @@ type Outcome = (Vec<Result<Vec<Tensor>, Failure>>, Run);
 impl Work<'_> {
     /// Runs several calls as one and answers each.
     pub(super) fn together(self, session: &mut dyn Session, mut jobs: Vec<Job>) -> Together {
-        Place::begin(jobs.iter_mut().map(|job| &mut job.place));
+        Place::begin(jobs.iter_mut().map(|job| &mut job.place), self.taken);
         let Some(parts) = parts(&jobs) else { return Together::Apart(jobs) };
         let rows: Vec<u64> = parts.iter().map(|part| part.rows).collect();
         let Post { slot, watch, counters, .. } = self.post;
@@ -126,7 +126,7 @@ impl Work<'_> {
         let took = self.taken.elapsed();
         self.post.counters.ran(std::slice::from_ref(run), now_ms());
         if let Some(first) = jobs.first() {
-            first.place.ran(took);
+            first.place.ran(took, jobs.len());
         }
         for ((job, outputs), rows) in jobs.into_iter().zip(outputs).zip(rows) {
             match outputs {

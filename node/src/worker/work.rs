@@ -44,6 +44,9 @@ impl Work<'_> {
 
     /// Answers a call for which nothing was run.
     pub(super) fn turn_away(self, job: Job, fault: &Fault) {
+        if fault.code != FaultCode::Cancelled {
+            job.place.waited(self.taken);
+        }
         self.post.counters.dropped(fault, job.arrived.elapsed());
         self.tell(job, fault, Duration::ZERO);
     }
@@ -64,7 +67,7 @@ impl Work<'_> {
         let (runs, took) = (turn.into_runs(), begun.elapsed());
         match outcome {
             Ok(Ok(outputs)) => {
-                job.place.ran(took);
+                job.place.ran(took, 1);
                 // Before the answer: who reads the statistics after it finds the call there.
                 let queue = self.taken.saturating_duration_since(job.arrived);
                 self.post.counters.answered(&runs, queue, job.arrived.elapsed(), now_ms());
@@ -80,7 +83,7 @@ impl Work<'_> {
             Ok(Err(failure)) => {
                 // What was refused before the model ran says nothing of how long a run takes.
                 if !matches!(failure, Failure::Sent(_) | Failure::Stopped(_)) {
-                    job.place.ran(took);
+                    job.place.ran(took, 1);
                 }
                 self.fail(job, &self.fault(failure, !runs.is_empty()), &runs, took);
                 Ok(())

@@ -18,7 +18,7 @@ impl Floor {
         let home = tempfile::Builder::new().prefix("lineside-story-").tempdir().expect("a directory");
         let repository = home.path().join("models");
         fs::create_dir(&repository).expect("writable");
-        models.iter().for_each(|name| copy_model(name, &repository));
+        models.iter().for_each(|name| copy_model(name, &repository.join(name)));
         let data = home.path().join(&founder.name);
         let log = home.path().join(format!("{}.log", founder.name));
         let around = Surroundings { data: &data, models: &repository, seeds: &[] };
@@ -30,6 +30,7 @@ impl Floor {
         let observer = identity_of(&authority, Role::Node, "observer", home.path());
         Self {
             names: BTreeMap::from([(member.node(), name.clone())]),
+            relays: BTreeMap::new(),
             members: BTreeMap::from([(name, member)]),
             observer: Outsider::new(observer),
             authority,

@@ -7,11 +7,16 @@
 mod clocks;
 mod commands;
 mod doors;
+mod draining;
 mod engine;
 mod failing;
+mod faults;
 mod forming;
 mod leaving;
 mod malformed;
+mod network;
+mod overload;
+mod restarting;
 mod safety;
 mod sequences;
 mod serving;

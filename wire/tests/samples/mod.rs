@@ -290,6 +290,8 @@ fn members(long: bool) -> MembersResult {
         p95_us: Some(1800),
         calls: 64,
         failures: 0,
+        rests: long.then(|| "errors".into()),
+        ejections: long.then(|| ("errors".into(), 3)).into_iter().collect(),
         clock_ahead_ms: long.then_some(-1_500),
         double: long.then(|| "192.168.1.77:7443".parse().unwrap()),
     };

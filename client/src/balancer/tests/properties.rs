@@ -20,7 +20,7 @@ const NAMES: [&str; 4] = ["glue", "paint", "press", "weld"];
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => prop::collection::vec(0..NAMES.len(), 0..3).prop_map(|tried| Event::Lease { tried }),
-        4 => (0..64_usize, 0..7_usize).prop_map(|(which, how)| Event::End { which, how }),
+        4 => (0..64_usize, 0..9_usize).prop_map(|(which, how)| Event::End { which, how }),
         2 => (0..5_000_u64).prop_map(|ms| Event::Pass { ms }),
         1 => (0..NAMES.len(), 0..4_usize).prop_map(|(which, standing)| Event::Stand { which, standing }),
     ]
@@ -34,14 +34,19 @@ fn end(floor: &Floor, lease: Lease, how: usize) {
         3 => floor.report(lease, Outcome::Full { load: Some(load(9)), retry_after: None }),
         4 => floor.report(lease, Outcome::Leaving),
         5 => floor.report(lease, Outcome::Heard),
+        6 => floor.report(lease, Outcome::Erred),
+        7 => floor.report(lease, Outcome::Overtaken),
         _ => floor.answer(lease),
     }
 }
 
 proptest! {
     #[test]
-    fn leases_never_leak_and_go_only_where_they_may(events in prop::collection::vec(event(), 1..200)) {
-        let mut floor = Floor::with(NAMES);
+    fn leases_never_leak_and_go_only_where_they_may(
+        events in prop::collection::vec(event(), 1..200),
+        policy in prop::sample::select(super::policies::POLICIES.to_vec()),
+    ) {
+        let mut floor = Floor::by(policy, NAMES.map(node));
         let mut leases: Vec<Lease> = Vec::new();
         for event in events {
             match event {
@@ -74,7 +79,7 @@ proptest! {
     }
 
     #[test]
-    fn the_same_calls_in_the_same_order_go_to_the_same_nodes(hows in prop::collection::vec(0..7_usize, 1..100)) {
+    fn the_same_calls_in_the_same_order_go_to_the_same_nodes(hows in prop::collection::vec(0..9_usize, 1..100)) {
         let run = || {
             let mut floor = Floor::with(NAMES);
             hows.iter().map(|how| {

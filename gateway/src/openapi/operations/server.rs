@@ -1,20 +1,22 @@
 //! Operations about the door itself.
 
-use super::{JSON, Operation};
+use super::{JSON, Operation, TEXT};
 use crate::gate::Permission;
 
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation::get("live", "Server", "live", &["/livez", "/v2/health/live"])
         .says("Whether the process answers", "Whatever the cluster does.")
         .free()
-        .gives(&[(JSON, "Live")]),
+        .with(&["Verbose"])
+        .gives(&[(JSON, "Live"), (TEXT, "Text")]),
     Operation::get("ready", "Server", "ready", &["/readyz", "/v2/health/ready"])
         .says("Whether new work is taken", "503 with the reason where it is not.")
         .free()
-        .gives(&[(JSON, "Ready")])
+        .with(&["Verbose", "Exclude"])
+        .gives(&[(JSON, "Ready"), (TEXT, "Text")])
         .refuses(&[503]),
     Operation::get("health", "Server", "health", &["/health"])
-        .says("Both, with the reason", "")
+        .says("Both, with the reason and every check", "")
         .free()
         .gives(&[(JSON, "Health")])
         .refuses(&[503]),

@@ -19,6 +19,10 @@ pub(super) fn schemas() -> Value {
                     "description": "Whether the model ran. After `no` the request can be sent again without harm.",
                 },
                 "retryable": {"type": "boolean", "description": "Whether the same request may succeed later."},
+                "retry_after_ms": {
+                    "type": "integer", "minimum": 0,
+                    "description": "When to come again, where that is known: Retry-After to the millisecond.",
+                },
             },
             "examples": [{
                 "error": "all 2 nodes that serve add are busy",

@@ -16,7 +16,8 @@ pub(super) fn schemas() -> Value {
         "Parameters": {
             "type": "object",
             "description": "Reserved: priority, timeout (microseconds), sequence_id, sequence_start, sequence_end, \
-                            sequence_state, binary_data_output. Others reach the node.",
+                            sequence_state, binary_data_output, affinity (as X-Lineside-Affinity). Others reach the \
+                            node.",
             "additionalProperties": {"type": ["string", "number", "boolean"]},
         },
         "Data": {

@@ -23,6 +23,19 @@ pub(super) fn schemas() -> Value {
                 "live": {"const": true},
                 "ready": {"type": "boolean"},
                 "reason": text("Why it is not ready."),
+                "checks": {
+                    "type": "array",
+                    "description": "What readiness is made of.",
+                    "items": {
+                        "type": "object",
+                        "required": ["name", "ok"],
+                        "properties": {
+                            "name": text("The check, for `?exclude=` of `/readyz`."),
+                            "ok": {"type": "boolean"},
+                            "reason": text("Why it failed."),
+                        },
+                    },
+                },
             },
         },
         "ServerMetadata": {

@@ -60,6 +60,7 @@ async fn opened(serving: &mut JoinSet<()>) -> WebSocketStream<DuplexStream> {
         shown: http::HeaderMap::new(),
         timeout: None,
         traceparent: None,
+        affinity: None,
     };
     serving.spawn(serve(asking, own));
     WebSocketStream::from_raw_socket(theirs, Role::Client, None).await

@@ -1,6 +1,6 @@
 //! One member as a process: started, waited for, killed, told to end.
 //!
-//! Each child reads its stdin, a pipe whose other end only this process holds: however the demo ends, by SIGKILL too,
+//! Each child reads its stdin, a pipe whose other end only this process holds: however that one ends, by SIGKILL too,
 //! the pipe closes and the child ends by itself.
 
 use std::{
@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     process::{Child, ChildStdin, Command},
     time::{Instant, sleep, timeout_at},
@@ -25,7 +26,7 @@ use crate::{
 };
 
 /// How often a starting process is looked at.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How long a member may take until it listens. A tenth of a second is usual; a first start on a loaded machine
 /// reads the binary and the runtime library from disk.
@@ -41,21 +42,21 @@ const VARIABLES: [&str; 2] = ["LINESIDE__", "LINESIDE_CONFIG"];
 
 /// How a member is started.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// Its name.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// The binary.
-    pub(super) program: PathBuf,
+    pub(crate) program: PathBuf,
     /// Its command line.
-    pub(super) arguments: Vec<OsString>,
+    pub(crate) arguments: Vec<OsString>,
     /// Its data directory.
-    pub(super) data: PathBuf,
+    pub(crate) data: PathBuf,
     /// Where its log goes, behind what is there.
-    pub(super) log: PathBuf,
+    pub(crate) log: PathBuf,
 }
 
 /// A member that was started.
-pub(super) struct Process {
+pub(crate) struct Process {
     plan: Plan,
     child: Child,
     // Dropped to tell the child to end.
@@ -65,7 +66,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts a member and does not wait for it.
-    pub(super) fn start(plan: Plan) -> Result<Self, Failure> {
+    pub(crate) fn start(plan: Plan) -> Result<Self, Failure> {
         Self::spawn(plan).map_err(|error| {
             let remedy = "see that this binary may be run, and that there is room in the temporary directory";
             Failure::new(Exit::Failure, "a member cannot be started", format!("{error:#}"), remedy)
@@ -77,7 +78,7 @@ impl Process {
         let log = log.with_context(|| plan.log.display().to_string())?;
         let mut command = Command::new(&plan.program);
         command.args(&plan.arguments).stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
-        // A ctrl-C on the terminal is the demo's; it ends its children in order.
+        // A ctrl-C on the terminal is this program's; it ends its children in order.
         command.process_group(0).kill_on_drop(true);
         for (name, _) in std::env::vars_os() {
             if VARIABLES.iter().any(|variable| name.to_string_lossy().starts_with(variable)) {
@@ -89,11 +90,16 @@ impl Process {
         Ok(Self { plan, child, stdin, addresses: None })
     }
 
+    /// Where it will be reached, when that is known before: it was there once, and is told to listen there again.
+    pub(crate) fn will_be_at(&mut self, addresses: Option<AddressFile>) {
+        self.addresses = addresses;
+    }
+
     /// Waits until it is up.
     ///
     /// # Errors
     /// It ended, or time ran out: with the last lines of its log.
-    pub(super) async fn up(&mut self) -> Result<AddressFile, Failure> {
+    pub(crate) async fn up(&mut self) -> Result<AddressFile, Failure> {
         let until = Instant::now() + UP_WITHIN;
         loop {
             if let Some(addresses) = self.read_addresses() {
@@ -117,7 +123,7 @@ impl Process {
     ///
     /// # Errors
     /// It ended: with the last lines of its log.
-    pub(super) fn check(&mut self) -> Result<(), Failure> {
+    pub(crate) fn check(&mut self) -> Result<(), Failure> {
         match self.ended() {
             Some(status) => Err(self.failure(format!("{} ended by itself ({status})", self.plan.name))),
             None => Ok(()),
@@ -125,7 +131,7 @@ impl Process {
     }
 
     /// How it ended, if it did.
-    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         // An error means that it cannot be waited for any more: it is no child of ours now.
         self.child.try_wait().unwrap_or_default()
     }
@@ -138,34 +144,44 @@ impl Process {
     }
 
     /// Its name.
-    pub(super) fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         self.plan.name
     }
 
     /// Its process id, while it runs.
-    pub(super) fn pid(&self) -> Option<u32> {
+    pub(crate) fn pid(&self) -> Option<u32> {
         self.child.id()
     }
 
     /// Where it is reached, once it was up.
-    pub(super) fn addresses(&self) -> Option<AddressFile> {
+    pub(crate) fn addresses(&self) -> Option<AddressFile> {
         self.addresses.clone()
     }
 
     /// Kills it, as a power cut would.
-    pub(super) async fn kill(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         // The only error is that it is gone already.
         drop(self.child.kill().await);
         self.stdin = None;
     }
 
     /// Tells it to end in order.
-    pub(super) fn tell_to_end(&mut self) {
+    pub(crate) fn tell_to_end(&mut self) {
         self.stdin = None;
     }
 
+    /// Sends it a signal; one that is gone is not told.
+    ///
+    /// A stopped child does not outlive this program: the end of the parent leaves its process group without one, and
+    /// the kernel lets stopped ones of such a group go on.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = self.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        // The only error is that it is gone already.
+        let _gone = pid.map(|pid| kill_process(pid, signal));
+    }
+
     /// Waits for its end; `false` when it still runs then.
-    pub(super) async fn gone(&mut self, until: Instant) -> bool {
+    pub(crate) async fn gone(&mut self, until: Instant) -> bool {
         timeout_at(until, self.child.wait()).await.is_ok()
     }
 }
