@@ -184,14 +184,13 @@ async fn more_senders_than_there_is_room_for_take_the_oldest_ones_place() {
     let (relay, _echo) = relayed().await;
     let first = Caller::of(&relay).await;
     first.say(b"first").await;
-    let (_, before) = first.hear().await;
+    first.hear().await;
     for _ in 0..256 {
         let caller = Caller::of(&relay).await;
         caller.say(b"more").await;
         assert_eq!(caller.hear().await.0, b"more");
     }
+    // Its place was given away; it gets another. Its port says nothing: the system may give the same one again.
     first.say(b"again").await;
-    let (packet, now) = first.hear().await;
-    assert_eq!(packet, b"again");
-    assert_ne!(now, before, "its place was given away, and it got another");
+    assert_eq!(first.hear().await.0, b"again");
 }

@@ -98,7 +98,9 @@ async fn a_model_runs_by_json_rpc_and_the_head_names_its_node() {
     assert!(unknown["message"].as_str().unwrap().starts_with("Request for unknown model"));
 
     let busy = caller.post("/rpc", infer("busy", 3).to_string()).await.json();
-    assert_eq!(busy["error"]["data"]["retry_after_ms"], 1_200);
+    // Spread by up to a half, so that those who were sent away together do not come back together.
+    let wait = busy["error"]["data"]["retry_after_ms"].as_u64().unwrap();
+    assert!((1_200..=1_800).contains(&wait), "{wait}");
     let mut binary = infer("add", 4);
     binary["params"]["parameters"] = json!({"binary_data_output": true});
     assert_eq!(caller.post("/rpc", binary.to_string()).await.json()["error"]["code"], -32602);
