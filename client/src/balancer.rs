@@ -44,7 +44,7 @@ use std::{
 use arc_swap::ArcSwap;
 use lineside_wire::{ModelName, NodeId};
 
-use crate::candidate::{Candidate, Fit, Wanted};
+use crate::candidate::{Candidate, Fit, Serves, Wanted};
 use choose::{By, Choice, Moment};
 use models::Models;
 use peer::{Answer, Peer};
@@ -74,7 +74,7 @@ const BUSY_FOR: Duration = Duration::from_secs(2);
 /// Chooses peers, and learns from what becomes of their calls.
 #[derive(Debug)]
 pub struct Balancer {
-    settings: Balancing,
+    settings: ArcSwap<Balancing>,
     started: Instant,
     entries: ArcSwap<Vec<Entry>>,
     /// One update at a time; never held on the path of a call.
@@ -111,7 +111,7 @@ impl Balancer {
     /// A balancer without candidates. `rng` seeds what is left to chance.
     pub fn new(settings: Balancing, rng: &mut impl rand::Rng, started: Instant) -> Self {
         Self {
-            settings,
+            settings: ArcSwap::from_pointee(settings),
             started,
             entries: ArcSwap::default(),
             updating: Mutex::new(()),
@@ -124,6 +124,21 @@ impl Balancer {
             panic_leases: AtomicU64::new(0),
             panicked_at: AtomicU64::new(0),
         }
+    }
+
+    /// Puts other settings in force. Counters and bars stay; what is set decides over what comes.
+    pub fn set(&self, settings: Balancing) {
+        let before = self.settings.swap(Arc::new(settings));
+        if before.policy != settings.policy {
+            // Each policy has turns of its own length: what was taken by one is no debt by another.
+            self.entries.load().iter().for_each(|entry| entry.peer.owes_no_turn());
+        }
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> Balancing {
+        **self.settings.load()
     }
 
     /// Takes over the candidates there are now. Those that were there keep their counters, bars and leases; a new
@@ -217,12 +232,12 @@ impl Balancer {
     /// The same, of peers that gave a sign since a moment; the call that asks waits for one that has given none.
     pub(crate) fn lease_heard(
         &self,
-        since: Option<Instant>,
+        since: Instant,
         wanted: Wanted<'_>,
         tried: &[NodeId],
         now: Instant,
     ) -> Result<Lease, NoLease> {
-        let heard_since = since.map_or(0, |since| self.micros(since));
+        let heard_since = self.micros(since);
         self.lease_one(wanted, tried, How::ByPolicy { with_room: true, heard_since, affinity: None }, now)
     }
 
@@ -270,7 +285,7 @@ impl Balancer {
                 return Some(Choice { entry, on_probation, in_panic: false, turn_ends: 0, moves_on: 0 });
             }
         };
-        let by = By::of(self.settings.policy, affinity, || self.draw());
+        let by = By::of(self.settings().policy, affinity, || self.draw());
         let is_out = |entry: &Entry| {
             tried.contains(&entry.candidate.node)
                 || (with_room && entry.peer.counts_as_full(now))
@@ -302,7 +317,8 @@ impl Balancer {
             Wanted::Model(model, _) => self.models.of(model),
         };
         let (node, address, peer) = (candidate.node, candidate.address, Arc::clone(peer));
-        Lease { node, address, taken_at: now, peer, times }
+        let is_door = matches!(candidate.serves, Serves::Anything);
+        Lease { node, address, taken_at: now, peer, is_door, times }
     }
 
     /// Gives a lease back and learns what became of its call.
@@ -319,7 +335,7 @@ impl Balancer {
             }
             Outcome::Heard => peer.heard(now),
             Outcome::Erred => {
-                let in_row = peer.erred(now);
+                let in_row = peer.erred(taken_at, now);
                 self.bar_after(in_row, &peer, taken_at, now);
             }
             Outcome::Full { load, retry_after } => {
@@ -330,8 +346,11 @@ impl Balancer {
                 peer.heard(now);
                 self.bar(&peer, Rest::Leaving, taken_at, now);
             }
-            Outcome::Late | Outcome::Overtaken => {
+            Outcome::Late | Outcome::Overtaken | Outcome::Abandoned => {
                 let usual = times.and_then(|times| times.percentile(99));
+                if matches!(outcome, Outcome::Abandoned) && !peer.is_overdue(usual, taken_at, now) {
+                    return;
+                }
                 let in_row = peer.was_late(usual, taken_at, now, now + micros(SILENT_FOR));
                 if in_row.is_some() || matches!(outcome, Outcome::Late) {
                     peer.failed();
@@ -392,7 +411,7 @@ impl Balancer {
         let now = self.micros(now);
         let entries = self.entries.load();
         let calls: u64 = entries.iter().map(|entry| entry.peer.counted(now).calls()).sum();
-        let slow_start = micros(self.settings.slow_start);
+        let slow_start = micros(self.settings().slow_start);
         let statistics = entries.iter().map(|Entry { candidate, peer }| {
             let share = peer.counted(now).calls() * 100 / calls.max(1);
             let share = u8::try_from(share).unwrap_or(100);
@@ -417,7 +436,7 @@ impl Balancer {
 
     /// Bars a peer after so many failures in a row; on probation one is enough.
     fn bar_after(&self, in_row: u32, peer: &Peer, taken_at: u64, now: u64) {
-        let is_enough = u32::from(self.settings.eject_failures.get()) <= in_row;
+        let is_enough = u32::from(self.settings().eject_failures.get()) <= in_row;
         if is_enough || (0 < in_row && peer.is_on_probation()) {
             self.bar(peer, Rest::Errors, taken_at, now);
         }
@@ -427,9 +446,10 @@ impl Balancer {
         // Calls that broke together broke for one reason: they bar once.
         let Some(failures) = peer.begin_bar(rest, taken_at, now) else { return };
         let doublings = failures.saturating_sub(1).min(16);
-        let bar = self.settings.bar_min.saturating_mul(1 << doublings).min(self.settings.bar_max);
+        let Balancing { bar_min, bar_max, .. } = self.settings();
+        let bar = bar_min.saturating_mul(1 << doublings).min(bar_max);
         // A fifth more or less, so that gateways that lost a node together do not come back together.
-        let jittered = bar.mul_f64(0.8 + 0.4 * self.chance()).min(self.settings.bar_max);
+        let jittered = bar.mul_f64(0.8 + 0.4 * self.chance()).min(bar_max);
         peer.bar_until(now + micros(jittered), now);
     }
 
@@ -440,7 +460,7 @@ impl Balancer {
             now,
             typical_us,
             typical_root: choose::fourth_root(typical_us),
-            slow_start: micros(self.settings.slow_start),
+            slow_start: micros(self.settings().slow_start),
             lot: mixed(self.leases.load(Relaxed).wrapping_mul(STEP)) % lots,
             turn: self.turn.load(Relaxed),
         }

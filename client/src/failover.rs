@@ -209,7 +209,12 @@ impl History {
                 return Next::Wait;
             }
             Verdict::Late(executed) => return Next::GiveUp(self.late(executed)),
-            Verdict::NoState | Verdict::Wrong => {
+            Verdict::LostBehind if is_doubled => {
+                self.runs += 1;
+                self.broken = Some(error_of(failure, self.tries));
+                return Next::Wait;
+            }
+            Verdict::NoState | Verdict::LostBehind | Verdict::Wrong => {
                 let error = error_of(failure, self.tries);
                 return Next::GiveUp(self.last_word(error));
             }

@@ -124,7 +124,10 @@ impl<T: Transport> Pool<T> {
     }
 
     /// The same by other rules than the pool's own.
-    pub(crate) async fn infer_by(&self, tries: &Tries, call: InferCall) -> Result<InferReply, CallError> {
+    ///
+    /// # Errors
+    /// As those of [`Pool::infer`].
+    pub async fn infer_by(&self, tries: &Tries, call: InferCall) -> Result<InferReply, CallError> {
         self.budget.called(Instant::now().into_std());
         race::run(self, tries, &call).await
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lineside_mesh::{CallFailure, Destination, Mesh, Outbound, Reply};
+use lineside_mesh::{CallFailure, Destination, Mesh, Outbound, Reply, Signs};
 use serde::Serialize;
 
 /// Carries one call to one peer. [`Mesh`] in production, a fake in tests.
@@ -17,9 +17,9 @@ pub trait Transport: Send + Sync + 'static {
         call: Outbound<P>,
     ) -> impl Future<Output = Result<Reply, CallFailure>> + Send;
 
-    /// Packets that have come from a peer so far: any other number than a moment ago is a sign of life. `None` while there
-    /// is no connection; a call that began meanwhile has not been sent. Asked for each call, so it must be cheap.
-    fn received(&self, to: Destination) -> Option<u64>;
+    /// What has come from a peer so far. `None` while there is no connection; a call that began meanwhile has not been
+    /// sent. Asked for each call, so it must be cheap.
+    fn signs(&self, to: Destination) -> Option<Signs>;
 
     /// For how long a live peer may send nothing when it has nothing to say.
     fn quiet_max(&self) -> Duration;
@@ -34,8 +34,8 @@ impl Transport for Mesh {
         Self::call(self, to, call)
     }
 
-    fn received(&self, to: Destination) -> Option<u64> {
-        Self::received(self, to.node)
+    fn signs(&self, to: Destination) -> Option<Signs> {
+        Self::signs(self, to.node)
     }
 
     fn quiet_max(&self) -> Duration {

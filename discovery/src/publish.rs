@@ -5,6 +5,8 @@ use std::time::Duration;
 use lineside_wire::MemberState;
 use tokio::time::Instant;
 
+use crate::summary::SEQUENCE_JUMP_MAX;
+
 /// Between two summaries that differ only in load: it changes with every call, and answers carry it too.
 const LOAD_EVERY: Duration = Duration::from_millis(200);
 
@@ -65,8 +67,10 @@ impl Publisher {
     }
 
     /// Counts a summary that goes out now. Its number is above all others, `heard` included: somebody may have
-    /// spoken in our name.
+    /// spoken in our name. What is too far past our own number the others do not believe either.
     pub(crate) fn publish(&mut self, heard: u64, now: Instant) -> u64 {
+        let is_believed = heard <= self.sequence.saturating_add(SEQUENCE_JUMP_MAX);
+        let heard = if is_believed { heard } else { 0 };
         self.sequence = self.sequence.max(heard).saturating_add(1);
         (self.published, self.wanted) = (Some(now), Wanted::Repeat);
         self.sequence

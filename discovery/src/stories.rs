@@ -322,30 +322,36 @@ fn a_renewed_certificate_is_asked_for() {
 #[test]
 fn a_forged_summary_lives_until_its_owners_next_word() {
     let mut floor = Floor::formed(3, 1, 0.0);
-    let forged = MemberSummary {
+    let forged = |sequence| MemberSummary {
         node: node(2),
         epoch: 1,
-        sequence: u64::MAX / 2,
+        sequence,
         revision: u64::MAX,
         draining: true,
-        cordoned: false,
+        cordoned: true,
         leaving: false,
         door: false,
         load: LoadReport::default(),
         digest: 1,
         trust: TrustStamp { number: 9, hash: 9 },
     };
-    let bytes = forged.encode();
-    let mut tail = u16::try_from(bytes.len()).unwrap().to_be_bytes().to_vec();
-    tail.extend(bytes);
-    let header =
-        Header { src: identity(3, 1), src_incarnation: 0, dst: identity(1, 1), message: Message::Broadcast };
     let codec = Codec::new(ClusterTag::of(CLUSTER));
-    let bytes = Packet { header, members: vec![], tail: &tail }.write(codec).unwrap();
-    floor.tell(1, Input::Packet { from: node(3), bytes: bytes.into() });
+    let packet = |sequence| {
+        let bytes = forged(sequence).encode();
+        let mut tail = u16::try_from(bytes.len()).unwrap().to_be_bytes().to_vec();
+        tail.extend(bytes);
+        let (src, dst) = (identity(3, 1), identity(1, 1));
+        let header = Header { src, src_incarnation: 0, dst, message: Message::Broadcast };
+        let bytes = Packet { header, members: vec![], tail: &tail }.write(codec).unwrap();
+        Input::Packet { from: node(3), bytes: bytes.into() }
+    };
+    floor.tell(1, packet(1 << 31));
     assert!(!floor.machine(1).view.member(node(2)).unwrap().is_usable());
     floor.until(5, "all believe the owner again", |floor| floor.all_see(3));
     floor.pass(Duration::from_secs(5));
+    assert!(floor.all_see(3));
+    // A number that leaves the owner none above it is not even believed until then.
+    floor.tell(1, packet(u64::MAX));
     assert!(floor.all_see(3));
 }
 

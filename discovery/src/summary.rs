@@ -18,8 +18,16 @@ const SUMMARY_KIND: u8 = 1;
 /// Kind, node, epoch, sequence, revision, flags, load, digest, trust.
 const SUMMARY_BYTES: usize = 1 + 16 + 8 + 8 + 8 + 1 + 20 + 8 + 16;
 
+/// Longest summary that is read and passed on: a later release may say more behind what this one knows, and several must
+/// fit one packet, whatever it says.
+const SUMMARY_BYTES_MAX: usize = 160;
+
 /// Largest broadcast of any kind: several must fit one packet.
 pub(crate) const BROADCAST_BYTES_MAX: usize = 512;
+
+/// How far past the number that is known one may be that others pass on: a member counts five a second. A single forged
+/// summary must not use up all numbers that there are, so that the owner has none above it.
+pub(crate) const SEQUENCE_JUMP_MAX: u64 = 1 << 32;
 
 const FLAG_DRAINING: u8 = 1;
 const FLAG_LEAVING: u8 = 2;
@@ -53,10 +61,8 @@ pub(crate) struct MemberSummary {
 pub(crate) enum InvalidSummary {
     #[error("a broadcast has {0} bytes; at most {BROADCAST_BYTES_MAX} are allowed")]
     TooLong(usize),
-    #[error("a summary has {0} bytes instead of {SUMMARY_BYTES}")]
+    #[error("a summary has {0} bytes; {SUMMARY_BYTES} to {SUMMARY_BYTES_MAX} are allowed")]
     Length(usize),
-    #[error("a summary has unknown flags {0:#x}")]
-    Flags(u8),
 }
 
 impl MemberSummary {
@@ -86,12 +92,17 @@ impl MemberSummary {
     }
 
     /// Reads a summary; `Ok(None)` is a kind that this build does not know.
+    ///
+    /// Flags and bytes that it does not know are passed over: a later release says more there, and one summary that cannot be
+    /// read would cost the rest of its packet.
     pub(crate) fn decode(mut bytes: &[u8]) -> Result<Option<Self>, InvalidSummary> {
         if BROADCAST_BYTES_MAX < bytes.len() {
             return Err(InvalidSummary::TooLong(bytes.len()));
         }
         match bytes.first() {
-            Some(&SUMMARY_KIND) if bytes.len() == SUMMARY_BYTES => bytes.advance(1),
+            Some(&SUMMARY_KIND) if (SUMMARY_BYTES..=SUMMARY_BYTES_MAX).contains(&bytes.len()) => {
+                bytes.advance(1);
+            }
             Some(&SUMMARY_KIND) | None => return Err(InvalidSummary::Length(bytes.len())),
             Some(_) => return Ok(None),
         }
@@ -99,9 +110,6 @@ impl MemberSummary {
         bytes.copy_to_slice(&mut node);
         let (epoch, sequence, revision) = (bytes.get_u64(), bytes.get_u64(), bytes.get_u64());
         let flags = bytes.get_u8();
-        if flags & !(FLAG_DRAINING | FLAG_LEAVING | FLAG_DOOR | FLAG_CORDONED) != 0 {
-            return Err(InvalidSummary::Flags(flags));
-        }
         let load = LoadReport {
             running: bytes.get_u32(),
             queued: bytes.get_u32(),
@@ -169,6 +177,12 @@ impl Summaries {
             // From the owner anything else is true, even a smaller number: the larger one was not the owner's.
             Some(_) if direct => {}
             Some(known) if version(&summary) <= version(known) => return false,
+            Some(known)
+                if known.epoch == summary.epoch
+                    && known.sequence.saturating_add(SEQUENCE_JUMP_MAX) < summary.sequence =>
+            {
+                return false;
+            }
             Some(_) => {}
             // Twice the members: down ones and their successors. More can only be invented.
             None if 2 * MEMBERS_MAX <= self.newest.len() => return false,
@@ -371,6 +385,19 @@ mod tests {
     }
 
     #[test]
+    fn one_that_says_more_is_passed_on_to_those_who_understand_it() {
+        use foca::BroadcastHandler as _;
+        let tag = crate::identity::ClusterTag(7);
+        let sender = Identity::new(tag, WELD, "10.0.0.2:7443".parse().unwrap(), 2);
+        let heard = Rc::new(RefCell::new(Summaries::new(PRESS)));
+        let later = [summary(WELD, 2, 5).encode(), vec![0xa5; 8]].concat();
+        // Foca passes on the bytes of whatever was news, as they came.
+        let key = SummaryHandler(Rc::clone(&heard)).receive_item(&later, Some(&sender));
+        assert_eq!(key, Ok(Some(SummaryKey(WELD))));
+        assert_eq!(heard.borrow().of(WELD), Some(&summary(WELD, 2, 5)));
+    }
+
+    #[test]
     fn only_newer_hearsay_is_news() {
         let mut summaries = Summaries::new(PRESS);
         assert!(summaries.accept(summary(WELD, 2, 5), false));
@@ -386,6 +413,16 @@ mod tests {
         assert!(summaries.accept(summary(WELD, u64::MAX, u64::MAX), false));
         assert!(summaries.accept(summary(WELD, 2, 5), true));
         assert_eq!(summaries.of(WELD).map(|s| s.sequence), Some(5));
+    }
+
+    #[test]
+    fn hearsay_of_a_number_far_past_the_owners_is_not_believed() {
+        let mut summaries = Summaries::new(PRESS);
+        assert!(summaries.accept(summary(WELD, 2, 5), false));
+        assert!(!summaries.accept(summary(WELD, 2, u64::MAX), false));
+        assert!(!summaries.accept(summary(WELD, 2, 6 + SEQUENCE_JUMP_MAX), false));
+        assert!(summaries.accept(summary(WELD, 2, 5 + SEQUENCE_JUMP_MAX), false));
+        assert!(summaries.accept(summary(WELD, 2, u64::MAX), true), "what the owner says of itself is true");
     }
 
     #[test]
@@ -452,22 +489,27 @@ mod tests {
         }
 
         #[test]
-        fn the_neighbours_of_a_summary_are_refused(summary in summaries(), bytes in 0..SUMMARY_BYTES) {
+        fn a_summary_that_is_cut_or_far_too_long_is_refused(summary in summaries(), bytes in 0..SUMMARY_BYTES) {
             let whole = summary.encode();
-            // Cut anywhere, also where a summary without a trust list would end; with a byte too many; with an
-            // unknown flag.
+            // Cut anywhere, also where a summary without a trust list would end.
             prop_assert_eq!(MemberSummary::decode(&whole[..bytes]), Err(InvalidSummary::Length(bytes)));
-            let long = [&whole[..], &[0]].concat();
-            prop_assert_eq!(MemberSummary::decode(&long), Err(InvalidSummary::Length(SUMMARY_BYTES + 1)));
-            for bit in 4..8 {
-                let mut flagged = whole.clone();
-                flagged[FLAGS_AT] |= 1 << bit;
-                prop_assert_eq!(MemberSummary::decode(&flagged), Err(InvalidSummary::Flags(flagged[FLAGS_AT])));
-            }
+            let long = [&whole[..], &[0; SUMMARY_BYTES_MAX + 1 - SUMMARY_BYTES]].concat();
+            prop_assert_eq!(MemberSummary::decode(&long), Err(InvalidSummary::Length(SUMMARY_BYTES_MAX + 1)));
             // Another kind is other news, and none of ours.
             let mut other = whole;
             other[0] = SUMMARY_KIND + 1;
             prop_assert_eq!(MemberSummary::decode(&other), Ok(None));
+        }
+
+        #[test]
+        fn what_a_later_release_says_besides_does_not_keep_this_one_from_reading_the_rest(
+            summary in summaries(),
+            more in prop::collection::vec(any::<u8>(), 0..=SUMMARY_BYTES_MAX - SUMMARY_BYTES),
+            flags in 0..16_u8,
+        ) {
+            let mut later = [summary.encode(), more].concat();
+            later[FLAGS_AT] |= flags << 4;
+            prop_assert_eq!(MemberSummary::decode(&later), Ok(Some(summary)));
         }
 
         #[test]

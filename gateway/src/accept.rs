@@ -98,7 +98,8 @@ pub(crate) async fn serve<C: Cluster>(listeners: Listeners, door: Arc<Door<C>>, 
         door.sockets.close();
         door.sockets.wait().await;
     };
-    if tokio::time::timeout(door.shared.config.drain_max, drained).await.is_err() {
+    let drain_max = door.shared.settings().drain_max;
+    if tokio::time::timeout(drain_max, drained).await.is_err() {
         tracing::warn!("requests were still running at the end of drain_max and were cut off");
     }
 }

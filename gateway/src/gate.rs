@@ -171,7 +171,7 @@ impl Shared {
     /// Which key draws a call to one node: its own, else its client where that is set. Every door has the same word for a
     /// client: a key's id, a certificate's, an address.
     pub(crate) fn affinity(&self, caller: &Caller, own: Option<String>) -> Option<String> {
-        if own.is_some() || !self.config.affinity_by_client {
+        if own.is_some() || !self.settings().affinity_by_client {
             return own;
         }
         Some(match &caller.who {

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     Cluster,
     gate::{Caller, Cost},
+    head::AFFINITY_BYTES_MAX,
     limit::Allowances,
     rpc::{
         self, Asked, Given, Params, Work,
@@ -70,6 +71,10 @@ impl<C: Cluster> DoorService<C> {
             let mut payload = PayloadBuilder::new();
             payload.push(call.payload);
             let mut context = call.context;
+            if context.affinity.as_ref().is_some_and(|key| AFFINITY_BYTES_MAX < key.len()) {
+                let text = format!("the affinity of a call is a text of at most {AFFINITY_BYTES_MAX} bytes");
+                return reply.fail(&Fault::new(FaultCode::InvalidParams, text), None);
+            }
             context.affinity = shared.affinity(&caller, context.affinity);
             let call = InferCall { params, payload, deadline, context };
             match shared.infer(&*cluster, call).await {

@@ -19,6 +19,8 @@ pub(crate) struct Settings {
     pub(crate) deadline_default: Duration,
     pub(crate) deadline_max: Duration,
     pub(crate) x_ratelimit: bool,
+    pub(crate) affinity_by_client: bool,
+    pub(crate) drain_max: Duration,
     pub(crate) limits: Limits,
 }
 
@@ -36,6 +38,8 @@ impl Settings {
             deadline_default: config.deadline_default,
             deadline_max: config.deadline_max,
             x_ratelimit: config.x_ratelimit,
+            affinity_by_client: config.affinity_by_client,
+            drain_max: config.drain_max,
             limits: Limits::new(rates, before.map(|before| &before.limits)),
         }
     }

@@ -110,7 +110,7 @@ impl Shared {
 
     /// Puts those settings of `config` in force that can change while the door is open: `rate`, `burst`, `bytes_rate`,
     /// `model_rate`, `x_ratelimit`, `keys`, `model_control`, `trusted_proxies`, `compression`, `deadline_default`,
-    /// `deadline_max`. Counts of the limits go on where a limit has not changed, and begin anew where it has.
+    /// `deadline_max`, `affinity_by_client`, `drain_max`. Counts of the limits go on where a limit has not changed, and begin anew where it has.
     ///
     /// # Errors
     /// They cannot work; nothing has changed then.
@@ -193,7 +193,7 @@ impl Shared {
 
     /// A place for one request of this client, or "busy" at once.
     pub(crate) fn enter(&self, client: ClientKey) -> Result<Place<'_>, Fault> {
-        let client = Client::from(self.names.hash_one(client));
+        let client = self.sharer(client);
         self.in_flight.enter(client).map_err(|crowded| self.crowded(crowded))?;
         self.metrics.in_flight.inc();
         Ok(Place(self, client))
@@ -201,8 +201,16 @@ impl Shared {
 
     /// Says "busy" to a request whose body would be read in vain. It takes no place yet: a slow body holds up nobody.
     pub(crate) fn has_room(&self, client: ClientKey) -> Result<(), Fault> {
-        let client = Client::from(self.names.hash_one(client));
-        self.in_flight.has_room(client).map_err(|crowded| self.crowded(crowded))
+        self.in_flight.has_room(self.sharer(client)).map_err(|crowded| self.crowded(crowded))
+    }
+
+    /// Whose share of the places a client's requests have. For a name answers the address that it comes from.
+    fn sharer(&self, client: ClientKey) -> Client {
+        let account = match client {
+            ClientKey::Name { address, .. } => ClientKey::Address(address),
+            known => known,
+        };
+        Client::of(self.names.hash_one(client), self.names.hash_one(account))
     }
 
     fn crowded(&self, crowded: Crowded) -> Fault {

@@ -4,6 +4,10 @@
 //! listens there, at once. QUIC must not believe that, because anybody can forge such a word, so it waits for its timeouts.
 //! Here it ends a connection, and only when the peer owes an acknowledgement and nothing came for a while: the calls on it may
 //! then be tried elsewhere at once. Who forges the word for a live peer has to guess a port within 20 ms, and costs a dial.
+//!
+//! A router or a firewall may say the same of a peer that lives, because it lets through only what belongs to a
+//! connection that it knows. So there is a first knock while the peer is known to live: where that is refused, the word is
+//! worth nothing.
 
 use std::{
     io::ErrorKind,
@@ -11,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use quinn::Connection;
+use quinn::{Connection, ConnectionStats};
 use tokio::{
     net::UdpSocket,
     time::{sleep, timeout},
@@ -45,32 +49,85 @@ async fn is_deserted(address: SocketAddr) -> bool {
     timeout(WORD_WITHIN, word).await.ok().flatten().unwrap_or(false)
 }
 
-/// How often a connection on which something is sent is looked at. A live peer on a LAN acknowledges within a
-/// tenth of it, so that calls are hardly ever answered later for the knock's sake.
+/// How often a connection is looked at on which something was sent that is to be acknowledged. A live peer on a LAN does
+/// so within half of it, even where QUIC holds the acknowledgement back.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The same for one on which nothing was sent: 256 members with their connections cost a thousand looks a second.
+/// The same for one on which nothing was: 256 members with their connections cost a thousand looks a second.
 const LOOK_IDLE_EVERY: Duration = Duration::from_millis(250);
 
 /// Waits until something was sent to the peer, nothing came back, and its system says that nobody listens there. Never
-/// ends while the peer lives.
-pub(crate) async fn until_deserted(connection: &Connection, remote: SocketAddr) {
-    let mut before = connection.stats();
-    // Whether the packets of the last look are owed an answer still.
-    let mut owes = false;
+/// ends while the peer lives. `listens` says whether it can be reached where its packets come from: nobody else is knocked
+/// at.
+pub(crate) async fn until_deserted(connection: &Connection, listens: impl Fn() -> bool) {
+    let mut debt = Debt::new(Traffic::of(&connection.stats()));
+    let mut is_believed = false;
     loop {
-        let pause = if owes { LOOK_EVERY } else { LOOK_IDLE_EVERY };
-        sleep(pause).await;
-        let now = connection.stats();
-        let (heard, sent) = (
-            now.udp_rx.datagrams != before.udp_rx.datagrams,
-            now.udp_tx.datagrams != before.udp_tx.datagrams,
-        );
-        before = now;
-        if owes && !heard && is_deserted(remote).await {
+        if !is_believed && debt.was_heard && listens() {
+            if is_deserted(address_of(connection)).await {
+                return std::future::pending().await;
+            }
+            is_believed = true;
+        }
+        sleep(debt.next_look()).await;
+        let is_due = debt.look(Traffic::of(&connection.stats()));
+        if is_due && is_believed && listens() && is_deserted(address_of(connection)).await {
             return;
         }
-        owes = sent || (owes && !heard);
+    }
+}
+
+/// Where its packets go now: a peer may have got another address since the handshake.
+fn address_of(connection: &Connection) -> SocketAddr {
+    let remote = connection.remote_address();
+    SocketAddr::new(remote.ip().to_canonical(), remote.port())
+}
+
+/// What went over a connection so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Traffic {
+    /// Frames that a peer has to acknowledge: those that all others come with, and what QUIC asks again with.
+    asked: u64,
+    /// Packets that came.
+    heard: u64,
+}
+
+impl Traffic {
+    const fn of(stats: &ConnectionStats) -> Self {
+        let sent = &stats.frame_tx;
+        Self { asked: sent.stream + sent.ping + sent.datagram, heard: stats.udp_rx.datagrams }
+    }
+}
+
+/// Whether a peer owes an acknowledgement, from what went over its connection between two looks. QUIC asks again and again
+/// for what is owed, so whatever was lost track of in a look with traffic both ways shows in the next.
+#[derive(Clone, Copy, Debug)]
+struct Debt {
+    before: Traffic,
+    /// Whether something came before the last look: it lived a moment ago.
+    was_heard: bool,
+    asked: bool,
+    owes: bool,
+}
+
+impl Debt {
+    /// Of a connection that has just been made.
+    const fn new(before: Traffic) -> Self {
+        Self { before, was_heard: true, asked: false, owes: false }
+    }
+
+    const fn next_look(&self) -> Duration {
+        if self.asked || self.owes { LOOK_EVERY } else { LOOK_IDLE_EVERY }
+    }
+
+    /// Whether it is time to knock: the peer was asked before the last look, and nothing came since.
+    fn look(&mut self, now: Traffic) -> bool {
+        self.was_heard = now.heard != self.before.heard;
+        self.asked = now.asked != self.before.asked;
+        self.before = now;
+        let is_due = self.owes && !self.was_heard;
+        self.owes = !self.was_heard && (self.owes || self.asked);
+        is_due
     }
 }
 
@@ -86,5 +143,43 @@ mod tests {
         assert!(!is_deserted(address).await);
         drop(silent);
         assert!(is_deserted(address).await, "nobody is there");
+    }
+
+    /// What was sent, and what came, between one look and the next. Gives which looks are followed by a knock.
+    fn knocks<const N: usize>(looks: [(u64, u64); N]) -> [bool; N] {
+        let mut now = Traffic { asked: 7, heard: 7 };
+        let mut debt = Debt::new(now);
+        looks.map(|(asked, heard)| {
+            now = Traffic { asked: now.asked + asked, heard: now.heard + heard };
+            debt.look(now)
+        })
+    }
+
+    #[test]
+    fn nobody_knocks_where_nothing_is_owed() {
+        assert_eq!(knocks([(0, 0), (1, 1), (0, 0), (0, 0), (1, 1), (0, 0)]), [false; 6], "kept alive");
+        assert_eq!(
+            knocks([(1, 0), (0, 1), (0, 0), (0, 3), (0, 0)]),
+            [false; 5],
+            "asked just before the look"
+        );
+        assert_eq!(knocks([(9, 9); 4]), [false; 4], "busy");
+    }
+
+    #[test]
+    fn who_owes_is_knocked_at_until_it_is_heard() {
+        assert_eq!(knocks([(1, 0), (1, 0), (0, 0), (0, 1), (0, 0)]), [false, true, true, false, false]);
+        // It answered something first; QUIC asks again for the rest.
+        assert_eq!(knocks([(1, 1), (1, 0), (1, 0)]), [false, false, true]);
+    }
+
+    #[test]
+    fn a_connection_is_looked_at_often_only_while_something_is_sent() {
+        let mut debt = Debt::new(Traffic { asked: 0, heard: 0 });
+        assert_eq!(debt.next_look(), LOOK_IDLE_EVERY);
+        debt.look(Traffic { asked: 1, heard: 0 });
+        assert_eq!(debt.next_look(), LOOK_EVERY);
+        debt.look(Traffic { asked: 1, heard: 1 });
+        assert_eq!(debt.next_look(), LOOK_IDLE_EVERY);
     }
 }

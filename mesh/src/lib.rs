@@ -51,5 +51,5 @@ pub use config::{ALPN, GOSSIP_BYTES_MAX, MTU_MAX, MeshConfig, SHARED_STREAM_BYTE
 pub use enrol::{Enrolment, Fingerprint, JOIN_ALPN, JOIN_TIME_MAX, JoinError, join};
 pub use error::{BindError, CallFailure, CloseCode, DialError, Refuser};
 pub use items::Item;
-pub use mesh::{ConnectionInfo, Mesh, Met, Presence};
+pub use mesh::{ConnectionInfo, Mesh, Met, Presence, Signs};
 pub use service::{Cancelled, Incoming, NotSent, Responder, Served, Service};

@@ -94,6 +94,16 @@ pub struct ConnectionInfo {
     pub lost_packets: u64,
 }
 
+/// Signs of life of a peer: numbers that change when it gives one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Signs {
+    /// Packets that came from it: it lives, and what it sends arrives.
+    pub packets: u64,
+    /// Another number once it has acknowledged something that it had not before: what is sent to it arrives, too. A peer
+    /// that hears nothing still sends, for as long as QUIC waits. One time in a thousand or less, it stays as it was.
+    pub acknowledged: u64,
+}
+
 impl Mesh {
     /// Opens the endpoint and begins to accept peers, if the configuration listens.
     ///
@@ -244,11 +254,11 @@ impl Mesh {
         })
     }
 
-    /// Packets that have come from a peer so far, on all connections with it; `None` while there is none. It stands still
-    /// when the peer gives no sign of life. A call that began while there was none is not sent before there is one.
+    /// What has come from a peer so far, on all connections with it; `None` while there is none. A call that began while
+    /// there was none is not sent before there is one.
     #[must_use]
-    pub fn received(&self, node: NodeId) -> Option<u64> {
-        self.0.table.received(node)
+    pub fn signs(&self, node: NodeId) -> Option<Signs> {
+        self.0.table.signs(node)
     }
 
     /// The longest that a live peer is quiet on a connection with nothing to do, beside the time of one round trip.

@@ -97,8 +97,9 @@ impl Peer {
             tasks.spawn(until_broken(connection.clone(), shared::read(answers, reading)));
             let reason = tokio::select! {
                 reason = run(&connection, &mut tasks, serving, presence) => reason,
-                () = knock::until_deserted(&connection, remote) => {
+                () = knock::until_deserted(&connection, || of.listens()) => {
                     debug!(peer = %of.identity.node, %remote, "nobody listens there any more: its process has ended");
+                    pending.fail("nobody listens at its port any more: its process has ended");
                     connection.close(VarInt::from(CloseCode::Deserted), b"nobody listens");
                     connection.closed().await
                 }
@@ -149,6 +150,12 @@ impl Peer {
     /// Whether it said that it is a member, which serves calls.
     pub(crate) fn is_member(&self) -> bool {
         self.greeting().is_some_and(|greeting| greeting.member.is_some())
+    }
+
+    /// Whether it can be reached at the address that this connection is with: it was dialled there, or tells it.
+    fn listens(&self) -> bool {
+        let told = || self.greeting()?.member.as_ref().map(|member| member.address);
+        self.connection.side().is_client() || told() == Some(self.remote)
     }
 
     /// Keeps what the peer said of itself first. False when it has said it before.

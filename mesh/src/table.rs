@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 use arc_swap::ArcSwap;
 use lineside_wire::{NodeId, Role};
 
-use crate::{Destination, config::CONNECTIONS_PER_NODE_MAX, error::CloseCode, peer::Peer};
+use crate::{Destination, Signs, config::CONNECTIONS_PER_NODE_MAX, error::CloseCode, peer::Peer};
 
 /// Connections that a member may have on top: one for each of its door's threads, of which `gateway.shards` allows as
 /// many. With fewer, a door's connections would close each other in turn.
@@ -34,12 +34,21 @@ impl Table {
         self.0.load().get(&node)?.iter().rev().find(|peer| peer.is_open() && peer.is_member()).cloned()
     }
 
-    /// Packets that came from a peer, on all its connections; `None` without any. One that has just ended counts until
-    /// its calls were told.
-    pub(crate) fn received(&self, node: NodeId) -> Option<u64> {
+    /// The signs of life of a peer; `None` without any connection. One that has just ended counts until its calls were
+    /// told.
+    pub(crate) fn signs(&self, node: NodeId) -> Option<Signs> {
         let snapshot = self.0.load();
         let peers = snapshot.get(&node)?;
-        Some(peers.iter().map(|peer| peer.connection.stats().udp_rx.datagrams).sum())
+        let signs = peers.iter().map(|peer| {
+            let stats = peer.connection.stats();
+            // QUIC estimates the round trip anew with each acknowledgement of something new, and says nothing else of them.
+            let acknowledged = u64::try_from(stats.path.rtt.as_nanos()).unwrap_or(u64::MAX);
+            Signs { packets: stats.udp_rx.datagrams, acknowledged }
+        });
+        signs.reduce(|one, other| Signs {
+            packets: one.packets + other.packets,
+            acknowledged: one.acknowledged.wrapping_add(other.acknowledged),
+        })
     }
 
     /// The connection for what is meant for a member at an address: the newest with that very address, if there is one.

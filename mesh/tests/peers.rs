@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     time::{Duration, SystemTime},
 };
@@ -16,7 +16,7 @@ use futures_util::StreamExt;
 use lineside_certs::{Authority, Identity, PeerIdentity, Refusal, Subject};
 use lineside_mesh::{
     BindError, CallFailure, Destination, DialError, Incoming, Mesh, MeshConfig, NotSent, Outbound, Presence,
-    Served, Service,
+    Served, Service, Timing,
 };
 use lineside_wire::{
     CallContext, ClusterId, Datatype, Empty, EncodedFrame, FaultCode, Greeting, LoadReport, MemberRow,
@@ -25,6 +25,7 @@ use lineside_wire::{
 };
 use tempfile::TempDir;
 use tokio::{
+    net::UdpSocket,
     sync::{Notify, mpsc},
     time::timeout,
 };
@@ -725,6 +726,111 @@ async fn a_restarted_peer_is_found_again_by_the_next_call() {
     };
     door.sees(&Seen::Lost(node)).await;
     door.mesh.call(again.destination(), ping()).await.unwrap();
+}
+
+/// A member of which QUIC would not know within a minute whether it is gone.
+fn patient(address: SocketAddr) -> MeshConfig {
+    let config = MeshConfig::listening(address);
+    MeshConfig { timing: Timing { idle: Duration::from_secs(60), ..config.timing }, ..config }
+}
+
+#[tokio::test]
+async fn calls_to_a_process_that_died_are_lost_long_before_quic_gives_it_up() {
+    let (floor, any) = (Floor::new(), ([127, 0, 0, 1], 0).into());
+    let door = Member::start(floor.identity(Role::Gateway, "door"), patient(any)).unwrap();
+    // A runtime of its own stands for the process: it dies without a word.
+    let process = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let press = {
+        let _inside = process.enter();
+        Member::start(floor.identity(Role::Node, "press"), patient(any)).unwrap()
+    };
+    let to = press.destination();
+    let dies = async {
+        press.held.until_one().await;
+        process.shutdown_background();
+        drop(press);
+    };
+    let (answer, ()) = tokio::join!(timeout(PATIENCE, door.mesh.call(to, hold())), dies);
+    let Ok(Err(CallFailure::Lost { sent: true, reason, .. })) = &answer else { panic!("{answer:?}") };
+    assert!(reason.contains("nobody listens"), "{reason}");
+}
+
+/// A router between two members that lets through only what belongs to their connection, and tells all others that
+/// nobody listens. It carries nothing while it is stopped.
+struct Router {
+    address: SocketAddr,
+    stopped: Arc<AtomicBool>,
+    _carries: tokio::task::JoinSet<()>,
+}
+
+impl Router {
+    async fn between(caller: SocketAddr, called: SocketAddr) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (near, far) = (UdpSocket::bind(any).await.unwrap(), UdpSocket::bind(any).await.unwrap());
+        let address = near.local_addr().unwrap();
+        // For a connected socket the system refuses all others.
+        near.connect(caller).await.unwrap();
+        far.connect(called).await.unwrap();
+        let (near, far, stopped) = (Arc::new(near), Arc::new(far), Arc::new(AtomicBool::new(false)));
+        let mut carries = tokio::task::JoinSet::new();
+        for (from, to) in [(Arc::clone(&near), Arc::clone(&far)), (far, near)] {
+            let stopped = Arc::clone(&stopped);
+            carries.spawn(async move {
+                let mut packet = [0; 2048];
+                while let Ok(length) = from.recv(&mut packet).await {
+                    if !stopped.load(SeqCst) {
+                        let _lost_or_not = to.send(&packet[..length]).await;
+                    }
+                }
+            });
+        }
+        Self { address, stopped, _carries: carries }
+    }
+}
+
+#[tokio::test]
+async fn a_peer_behind_a_router_that_turns_strangers_away_is_not_taken_for_dead_when_it_is_silent() {
+    let (floor, any) = (Floor::new(), ([127, 0, 0, 1], 0).into());
+    let door = Member::start(floor.identity(Role::Gateway, "door"), patient(any)).unwrap();
+    let press = Member::start(floor.identity(Role::Node, "press"), patient(any)).unwrap();
+    let router = Router::between(door.mesh.local_addr(), press.mesh.local_addr()).await;
+    let to = Destination { address: router.address, ..press.destination() };
+    door.mesh.call(to, infer(10)).await.unwrap();
+    let silence = async {
+        press.held.until_one().await;
+        router.stopped.store(true, SeqCst);
+        // QUIC asks again meanwhile, and whoever knocks is turned away.
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        router.stopped.store(false, SeqCst);
+        let held = press.held.calls.lock().unwrap().pop().unwrap();
+        held.reply.answer(&Empty {}, None, PayloadBuilder::new());
+    };
+    let (held, asked, ()) = tokio::join!(
+        timeout(PATIENCE, door.mesh.call(to, hold())),
+        async {
+            while !router.stopped.load(SeqCst) {
+                tokio::task::yield_now().await;
+            }
+            timeout(PATIENCE, door.mesh.call(to, infer(10))).await
+        },
+        silence
+    );
+    assert!(matches!((&held, &asked), (Ok(Ok(_)), Ok(Ok(_)))), "{held:?}, {asked:?}");
+}
+
+#[tokio::test]
+async fn who_dialled_from_behind_such_a_router_may_be_silent_for_a_moment() {
+    let floor = Floor::new();
+    let (press, door) = (floor.member("press"), floor.member("door"));
+    let router = Router::between(door.mesh.local_addr(), press.mesh.local_addr()).await;
+    door.mesh.call(Destination { address: router.address, ..press.destination() }, ping()).await.unwrap();
+    router.stopped.store(true, SeqCst);
+    for _ in 0..8 {
+        // The press sends, and nothing comes back: neither an answer nor an acknowledgement.
+        press.mesh.send_gossip(door.destination(), Bytes::from_static(b"news"));
+        tokio::time::sleep(Duration::from_millis(80)).await;
+        assert!(press.mesh.connected(door.identity.node()).is_some(), "it was given up although it lives");
+    }
 }
 
 #[tokio::test]

@@ -266,6 +266,12 @@ impl Sequences {
         Some(due.max(now) + LOOK_PAUSE)
     }
 
+    /// Forgets all of them, those whose request runs now included: it is answered, and leaves nothing behind.
+    pub(crate) fn forget(&self) {
+        let mut kept = self.kept();
+        (kept.sequences, kept.bytes) = (HashMap::new(), 0);
+    }
+
     fn make_room(&self, kept: &mut Kept, now: Instant) -> Result<(), Fault> {
         let is_full = |kept: &Kept| self.max <= kept.sequences.len() || STATES_BYTES_MAX <= kept.bytes;
         if is_full(kept) {

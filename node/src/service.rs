@@ -109,6 +109,16 @@ struct Asks {
     priority: u8,
 }
 
+impl NodeService {
+    /// Forgets the states of all sequences. For a node that was kept from them for a while: their callers were told that
+    /// they are lost, and may have begun again elsewhere under the same names.
+    pub fn forget_sequences(&self) {
+        for model in self.desk.shelf.serving() {
+            model.sequences.iter().for_each(|sequences| sequences.forget());
+        }
+    }
+}
+
 impl Service for NodeService {
     fn serve(&self, call: Incoming) -> Served {
         let desk = &self.desk;

@@ -43,7 +43,7 @@ pub(crate) struct DrainArgs {
     #[arg(long)]
     force: bool,
     /// Give the order, and do not wait until the member has left
-    #[arg(long)]
+    #[arg(long, conflicts_with = "timeout")]
     no_wait: bool,
     /// Longest wait; the member goes on leaving after it [default: member.drain_within and 15s]
     #[arg(long, value_name = "TIME", value_parser = humantime)]
@@ -74,8 +74,8 @@ impl DrainArgs {
             if !force {
                 check_missed("drain", rows, row)?;
             }
-            operator.order(row, method::MEMBER_DRAIN).await?;
             let name = label(rows, row);
+            operator.order(&name, row, method::MEMBER_DRAIN).await?;
             if no_wait {
                 output::data(format_args!("{name} was told to leave\n"))?;
                 return Ok(Exit::Ok);
@@ -93,8 +93,8 @@ impl CordonArgs {
             if !force {
                 check_missed("cordon", rows, row)?;
             }
-            operator.order(row, method::MEMBER_CORDON).await?;
             let name = label(rows, row);
+            operator.order(&name, row, method::MEMBER_CORDON).await?;
             output::data(format_args!("{name} takes no new work, until: lineside undrain {name}\n"))?;
             Ok(Exit::Ok)
         })
@@ -104,8 +104,9 @@ impl CordonArgs {
 impl UndrainArgs {
     pub(crate) fn run(self) -> Outcome {
         self.order.run(async move |operator: &Operator, rows: &[MemberRow], row: &MemberRow| {
-            operator.order(row, method::MEMBER_UNDRAIN).await?;
-            output::data(format_args!("{} takes work\n", label(rows, row)))?;
+            let name = label(rows, row);
+            operator.order(&name, row, method::MEMBER_UNDRAIN).await?;
+            output::data(format_args!("{name} takes work\n"))?;
             Ok(Exit::Ok)
         })
     }
@@ -144,6 +145,10 @@ fn check_missed(order: &str, rows: &[MemberRow], row: &MemberRow) -> Result<(), 
 /// What only this member serves. What it does not take work for any more is not missed.
 fn missed(rows: &[MemberRow], row: &MemberRow, ends: bool) -> Vec<String> {
     let Some(member) = &row.member else { return Vec::new() };
+    if !row.state.parse().is_ok_and(Standing::is_present) {
+        // Whoever would miss it does already.
+        return Vec::new();
+    }
     let works = |other: &&MemberRow| {
         let takes_work = |state: &lineside_wire::MemberState| !state.draining;
         other.node != row.node
@@ -218,6 +223,7 @@ mod tests {
         assert!(missed(&list, &list[1], true).is_empty(), "it serves nothing now");
         list[1].member.as_mut().unwrap().cordoned = false;
         list[1].state = "down".to_owned();
+        assert!(missed(&list, &list[1], true).is_empty(), "it is gone");
         let refused = check_missed("drain", &list, &list[0]).unwrap_err();
         assert!(
             refused.text().contains("add version") && refused.text().contains("lineside drain press --force")

@@ -166,10 +166,12 @@ fn models(row: &MemberRow) -> String {
     }
 }
 
-/// Calls that it has to do, as it reported; at least those that the answering door has in flight to it.
+/// Calls that it has to do, as it reported; at least those that the answering door has in flight to it. What one that is
+/// gone reported last is over.
 fn in_flight(row: &MemberRow) -> u32 {
-    let reported =
-        row.member.as_ref().map_or(0, |member| member.load.running.saturating_add(member.load.queued));
+    let is_present = row.state.parse().is_ok_and(Standing::is_present);
+    let member = row.member.as_ref().filter(|_| is_present);
+    let reported = member.map_or(0, |member| member.load.running.saturating_add(member.load.queued));
     reported.max(row.in_flight)
 }
 
@@ -243,8 +245,9 @@ mod tests {
         assert_eq!(state(&row), "cordoned");
         row.member.as_mut().unwrap().draining = true;
         assert_eq!(state(&row), "draining");
+        assert_eq!(in_flight(&row), 3);
         row.state = "left".to_owned();
-        assert_eq!(state(&row), "left");
+        assert_eq!((state(&row).as_str(), in_flight(&row)), ("left", 0), "nothing runs there now");
         row.double = Some(row.address);
         assert_eq!(state(&row), "left+double");
         (row.member, row.role) = (None, None);

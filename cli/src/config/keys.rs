@@ -157,8 +157,8 @@ most half of the interval. \"auto\" is the preset's: 500ms with \"lan\", 150ms w
     "The heartbeat's retries: for so many intervals a member that did not answer is only suspected and
 can object. \"auto\" is the preset's: 4 with \"lan\", 5 with \"fast\"."
     member.drain_within: "a time from 1s to 1h, for example \"30s\"", if |time| POLLS.contains(time);
-    "How long a member that is told to end, by SIGTERM or `lineside drain`, finishes what runs. Keep it
-above the longest deadline; a supervisor must wait longer than this before it kills."
+    "How long a member that is told to end, by SIGTERM or `lineside drain`, finishes what runs. What
+takes longer is cut off; a supervisor must wait longer than this before it kills."
     node.models: "a directory, or \"auto\"";
     "The model repository: <models>/<name>/<version>/model.onnx or <models>/<name>.onnx.
 \"auto\" is the folder models in the data directory."

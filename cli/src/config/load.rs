@@ -263,6 +263,7 @@ impl Loading {
         self.check_models();
         self.check_heartbeat();
         self.check_deadlines();
+        self.check_rests();
         self.check_tls();
         self.check_ports();
         // In the order of the file; what is of no file keeps its place behind.
@@ -308,6 +309,17 @@ impl Loading {
                 &["gateway.deadline", "gateway.deadline_max"],
                 format!("{deadline:?} is more than gateway.deadline_max, {deadline_max:?}"),
                 "raise gateway.deadline_max or lower gateway.deadline",
+            );
+        }
+    }
+
+    fn check_rests(&mut self) {
+        let Gateway { eject_time, eject_time_max, .. } = self.config.gateway;
+        if eject_time_max < eject_time {
+            self.conflict(
+                &["gateway.eject_time", "gateway.eject_time_max"],
+                format!("{eject_time:?} is more than gateway.eject_time_max, {eject_time_max:?}"),
+                "raise gateway.eject_time_max or lower gateway.eject_time",
             );
         }
     }

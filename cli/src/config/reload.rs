@@ -19,6 +19,17 @@ const LIVE: &[&str] = &[
     "gateway.bytes_per_second",
     "gateway.model_rate_per_second",
     "gateway.x_ratelimit",
+    "gateway.attempts_max",
+    "gateway.balancing",
+    "gateway.stall_after",
+    "gateway.hedge",
+    "gateway.eject_failures",
+    "gateway.eject_success_percent",
+    "gateway.eject_latency_times",
+    "gateway.eject_time",
+    "gateway.eject_time_max",
+    "gateway.slow_start",
+    "member.drain_within",
     "log.level",
 ];
 
@@ -58,8 +69,19 @@ impl Config {
             bytes_per_second: new_gateway.bytes_per_second,
             model_rate_per_second: new_gateway.model_rate_per_second,
             x_ratelimit: new_gateway.x_ratelimit,
+            attempts_max: new_gateway.attempts_max,
+            balancing: new_gateway.balancing,
+            stall_after: new_gateway.stall_after,
+            hedge: new_gateway.hedge,
+            eject_failures: new_gateway.eject_failures,
+            eject_success_percent: new_gateway.eject_success_percent,
+            eject_latency_times: new_gateway.eject_latency_times,
+            eject_time: new_gateway.eject_time,
+            eject_time_max: new_gateway.eject_time_max,
+            slow_start: new_gateway.slow_start,
             ..present.clone()
         };
+        self.member.drain_within = new.member.drain_within;
         self.log.level.clone_from(&new.log.level);
     }
 }
@@ -105,6 +127,13 @@ mod tests {
             "gateway.tls_names" => "other.local",
             "gateway.trusted_proxies" => "10.0.0.7",
             "gateway.allowed_origins" => "panel.example.com",
+            "gateway.balancing" => "round_robin",
+            "gateway.hedge" => "add",
+            "gateway.stall_after"
+            | "gateway.eject_time"
+            | "gateway.eject_time_max"
+            | "gateway.slow_start" => "1s",
+            "member.drain_within" => "7s",
             "log.level" => "debug",
             _ => "7",
         };

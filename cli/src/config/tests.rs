@@ -130,6 +130,13 @@ fn a_deadline_beyond_the_longest_one_is_a_conflict() {
 }
 
 #[test]
+fn a_rest_beyond_the_longest_one_is_a_conflict() {
+    let mistake = only_mistake("[gateway]\neject_time_max = \"1s\"\n");
+    assert!(matches!(mistake, Mistake::Conflict { place: Origin::File { line: 2, .. }, .. }), "{mistake:?}");
+    assert!(from_text("[gateway]\neject_time_max = \"1s\"\neject_time = \"1s\"").is_ok());
+}
+
+#[test]
 fn settings_of_https_that_do_not_fit_together_are_conflicts() {
     for (text, key) in [
         ("tls = \"files\"\ntls_key = \"/k\"", "gateway.tls_certificate"),

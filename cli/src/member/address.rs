@@ -68,15 +68,24 @@ fn in_order(advertised: Option<SocketAddr>, bound: SocketAddr, interfaces: &[IfA
     found
 }
 
-/// The address that the others are to be told from now on, when the machine no longer has the one that they were told.
-pub(crate) fn moved(told: SocketAddr, bound: SocketAddr) -> Option<SocketAddr> {
+/// The address that the others are to be told from now on, when the machine no longer has the one that they were told, or
+/// had none to tell. `None` while that one holds: what is set, or is bound to, always does.
+pub(crate) fn moved(
+    told: Option<SocketAddr>,
+    set: Option<SocketAddr>,
+    bound: SocketAddr,
+) -> Option<SocketAddr> {
+    if set.is_some() || !bound.ip().is_unspecified() {
+        return None;
+    }
     moved_among(told, bound, &usable())
 }
 
-fn moved_among(told: SocketAddr, bound: SocketAddr, interfaces: &[IfAddr]) -> Option<SocketAddr> {
-    if interfaces.iter().any(|address| address.ip() == told.ip()) {
+fn moved_among(told: Option<SocketAddr>, bound: SocketAddr, interfaces: &[IfAddr]) -> Option<SocketAddr> {
+    if interfaces.iter().any(|address| told.is_some_and(|told| address.ip() == told.ip())) {
         return None;
     }
+    // Without any network there is nothing better to tell than what was.
     let best = best(&interfaces.iter().collect::<Vec<_>>(), bound.is_ipv6())?;
     Some(SocketAddr::new(best, bound.port()))
 }
@@ -224,10 +233,19 @@ mod tests {
             IfAddr::V4(if_addrs::Ifv4Addr { ip, netmask, prefixlen: 24, broadcast: None })
         };
         let (told, bound) = (address("10.0.0.7:7443"), address("0.0.0.0:7443"));
-        let moved = |interfaces: &[IfAddr]| moved_among(told, bound, interfaces);
+        let moved = |interfaces: &[IfAddr]| moved_among(Some(told), bound, interfaces);
         assert_eq!(moved(&[v4([10, 0, 0, 9])]), Some(address("10.0.0.9:7443")));
         assert_eq!(moved(&[v4([192, 168, 1, 7]), v4([10, 0, 0, 7])]), None, "it still has it");
         assert_eq!(moved(&[]), None, "without a network there is nothing better to tell");
+        let first = moved_among(None, bound, &[v4([10, 0, 0, 9])]);
+        assert_eq!(first, Some(address("10.0.0.9:7443")), "a network that came up after the start");
+    }
+
+    #[test]
+    fn an_address_that_is_set_or_bound_to_stays_wherever_the_machine_goes() {
+        let (gone, any) = (address("192.0.2.7:7443"), address("0.0.0.0:7443"));
+        assert_eq!(moved(Some(gone), Some(gone), any), None);
+        assert_eq!(moved(Some(gone), None, gone), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::{
 use lineside_certs::disk;
 use lineside_discovery::Discovery;
 use lineside_mesh::{Incoming, Served};
+use lineside_node::NodeService;
 use lineside_wire::{Empty, Fault, FaultCode, MemberState, PayloadBuilder, Role, method};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -160,9 +161,13 @@ impl Orders {
         mut self,
         own: Arc<Own>,
         discovery: Discovery,
+        node: Option<Arc<NodeService>>,
         state: PathBuf,
     ) -> &'static str {
         while let Some(Order { cordon, by, done }) = self.0.recv().await {
+            if let Some(node) = node.as_ref().filter(|_| !cordon && own.is_cordoned()) {
+                node.forget_sequences();
+            }
             if let Some(state) = own.change(|state| state.cordoned = cordon) {
                 discovery.own(state);
             }

@@ -22,9 +22,10 @@ use super::{
     own::Own,
     ready::checks,
     report::TrustCounts,
+    rules::Rules,
 };
 use crate::{
-    config::{Gateway, Size},
+    config::{Config, Size},
     log,
 };
 
@@ -45,6 +46,7 @@ const BODIES_BYTES_MAX: usize = 1 << 30;
 /// The nodes, by way of one mesh.
 pub(crate) struct DoorCluster {
     pub(crate) pool: Pool<Mesh>,
+    pub(super) rules: Arc<Rules>,
     pub(crate) known: Arc<Known>,
     /// Of this process, which may run models, too.
     pub(crate) own: Arc<Own>,
@@ -53,7 +55,7 @@ pub(crate) struct DoorCluster {
 
 impl Cluster for DoorCluster {
     async fn infer(&self, call: InferCall) -> Result<InferReply, CallError> {
-        self.pool.infer(call).await
+        self.pool.infer_by(&self.rules.tries(), call).await
     }
 
     fn models(&self) -> Vec<ModelInfo> {
@@ -193,7 +195,8 @@ impl DoorCluster {
 
 /// The door's settings. `with_models` leaves the cores to the models of this process. The certificate for HTTPS is
 /// put in by whoever has it.
-pub(crate) fn settings(gateway: &Gateway, with_models: bool) -> GatewayConfig {
+pub(crate) fn settings(config: &Config, with_models: bool) -> GatewayConfig {
+    let gateway = &config.gateway;
     let bytes = |Size(size): Size| usize::try_from(size).unwrap_or(usize::MAX);
     let count = |number: NonZeroU32| usize::try_from(number.get()).unwrap_or(usize::MAX);
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
@@ -232,6 +235,7 @@ pub(crate) fn settings(gateway: &Gateway, with_models: bool) -> GatewayConfig {
         model_rate: NonZeroU32::new(gateway.model_rate_per_second),
         x_ratelimit: gateway.x_ratelimit,
         affinity_by_client: gateway.balancing == lineside_client::Policy::Rendezvous,
+        drain_max: config.member.drain_within,
         ..GatewayConfig::default()
     }
 }
@@ -239,20 +243,25 @@ pub(crate) fn settings(gateway: &Gateway, with_models: bool) -> GatewayConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Gateway;
+
+    fn of(gateway: Gateway) -> Config {
+        Config { gateway, ..Config::default() }
+    }
 
     #[test]
     fn the_default_settings_make_a_door_that_can_open() {
         for with_models in [true, false] {
-            assert_eq!(settings(&Gateway::default(), with_models).check(), Ok(()));
+            assert_eq!(settings(&Config::default(), with_models).check(), Ok(()));
         }
         let limited = Gateway { rate_per_second: 5, ..Gateway::default() };
-        assert_eq!(settings(&limited, true).check(), Ok(()));
-        assert_eq!(settings(&Gateway::default(), true).shards.get(), 1);
+        assert_eq!(settings(&of(limited), true).check(), Ok(()));
+        assert_eq!(settings(&Config::default(), true).shards.get(), 1);
     }
 
     #[test]
     fn the_default_settings_are_the_doors_own() {
-        let (ours, theirs) = (settings(&Gateway::default(), true), GatewayConfig::default());
+        let (ours, theirs) = (settings(&Config::default(), true), GatewayConfig::default());
         assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
     }
 
@@ -264,10 +273,10 @@ mod tests {
             trusted_proxies: vec!["10.0.0.7".to_owned(), "10.1.0.0/16".to_owned()],
             ..Gateway::default()
         };
-        let door = settings(&gateway, false);
+        let door = settings(&of(gateway), false);
         assert_eq!(door.bytes_rate, NonZeroU32::new(20 << 20));
         assert_eq!((door.model_rate, door.rate, door.burst), (NonZeroU32::new(7), None, None));
         assert_eq!(door.trusted_proxies.len(), 2);
-        assert!(settings(&Gateway::default(), false).bytes_rate.is_none());
+        assert!(settings(&Config::default(), false).bytes_rate.is_none());
     }
 }

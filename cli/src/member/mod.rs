@@ -59,6 +59,7 @@ mod ready;
 mod reload;
 mod renewal;
 mod report;
+mod rules;
 mod saving;
 mod service;
 mod signals;

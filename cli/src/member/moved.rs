@@ -1,38 +1,84 @@
-//! A machine that gets another address, as by DHCP: the others are told, and nobody starts anything anew.
+//! A machine that gets another address, as by DHCP: the others are told, and so are the commands on this machine, and
+//! nobody starts anything anew.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use lineside_discovery::Discovery;
 use lineside_mesh::Mesh;
 use tokio::time::sleep;
 
-use super::{address, own::Own};
+use super::{
+    address::{AddressFile, InUse, moved, reachable_at},
+    own::Own,
+    saving::on_thread,
+};
 
 /// How often the interfaces are looked at: one call to the system, and others wait for a member that moved.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Follows the machine's addresses, until it is aborted.
+/// Follows the machine's addresses.
 ///
-/// An address that was set, and one that the socket is bound to, stay what they are. Where the machine still has the
+/// An address that was set, and one that a socket is bound to, stay what they are. Where the machine still has the
 /// address that is told, that one stays too: a second interface that comes up first in the list is no move.
-pub(super) async fn follow(
-    advertise: Option<SocketAddr>,
-    own: Arc<Own>,
-    mesh: Mesh,
-    discovery: Discovery,
-) -> &'static str {
-    let bound = mesh.local_addr();
-    if advertise.is_some() || !bound.ip().is_unspecified() {
-        return std::future::pending().await;
+pub(super) struct Follower {
+    /// What is set to be told.
+    pub(super) advertise: Option<SocketAddr>,
+    /// What the door's listener is bound to.
+    pub(super) http: Option<SocketAddr>,
+    pub(super) own: Arc<Own>,
+    pub(super) mesh: Mesh,
+    pub(super) discovery: Discovery,
+    /// Weak: its end is the member's end, and not this one's.
+    pub(super) home: Weak<InUse>,
+    /// What was written there last.
+    pub(super) file: AddressFile,
+}
+
+impl Follower {
+    /// Looks until it is aborted.
+    pub(super) async fn follow(mut self) -> &'static str {
+        let bound = self.mesh.local_addr();
+        loop {
+            sleep(LOOK_EVERY).await;
+            self.tell_others(bound);
+            self.tell_commands(bound).await;
+        }
     }
-    loop {
-        sleep(LOOK_EVERY).await;
-        let told = own.state().address;
-        // Without any network there is nothing better to tell than what was.
-        let Some(now) = address::moved(told, bound) else { continue };
-        tracing::info!(was = %told, is = %now, "this machine has another address: the others are told");
-        if let Some(state) = own.change(|state| state.address = now) {
-            discovery.own(state);
+
+    fn tell_others(&self, bound: SocketAddr) {
+        let told = self.own.state();
+        let address = moved(Some(told.address), self.advertise, bound);
+        let http = self.http.and_then(|bound| moved(told.http, None, bound));
+        if address.is_none() && http.is_none() {
+            return;
+        }
+        let is = address.unwrap_or(told.address);
+        tracing::info!(was = %told.address, %is, "this machine has another address: the others are told");
+        let changed = self.own.change(|state| {
+            state.address = is;
+            state.http = http.or(state.http);
+        });
+        if let Some(state) = changed {
+            self.discovery.own(state);
+        }
+    }
+
+    /// A token that is made here from now on leads here.
+    async fn tell_commands(&mut self, bound: SocketAddr) {
+        let reachable = reachable_at(Some(self.own.state().address), bound);
+        let Some(home) = self.home.upgrade() else { return };
+        if reachable == self.file.reachable {
+            return;
+        }
+        self.file.reachable = reachable;
+        let file = self.file.clone();
+        let written = on_thread(move || home.publish(&file).map_err(|error| error.to_string())).await;
+        if let Err(reason) = written {
+            tracing::warn!(%reason, "commands on this machine are not told of its other address; free space");
         }
     }
 }

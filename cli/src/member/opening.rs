@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use lineside_certs::Credentials;
-use lineside_client::{Balancer, Balancing, Budget, Pool, Tries};
+use lineside_client::{Balancer, Budget, Pool};
 use lineside_gateway::{DoorService, GatewayConfig, GatewayError, GatewayServer, Shared};
 use lineside_mesh::{Mesh, MeshConfig};
 use tokio::{task::JoinSet, time::Instant};
@@ -15,11 +15,12 @@ use super::{
     known::Known,
     links::MemberPresence,
     report::TrustCounts,
+    rules::Rules,
     service::MemberService,
     web::{self, Web},
 };
 use crate::{
-    config::{Config, Gateway},
+    config::Config,
     exit::{Exit, Failure},
 };
 
@@ -30,6 +31,7 @@ pub(super) struct Door<F> {
     pub(super) balancer: Arc<Balancer>,
     /// The certificate for HTTPS, for whoever keeps it.
     pub(super) web: Option<Web>,
+    rules: Arc<Rules>,
     budget: Arc<Budget>,
 }
 
@@ -46,6 +48,8 @@ pub(super) struct ShardParts {
     pub(super) presence: Arc<MemberPresence>,
     pub(super) service: Arc<MemberService>,
     pub(super) counts: Arc<TrustCounts>,
+    /// By which nodes are chosen, and calls tried again.
+    pub(super) rules: Arc<Rules>,
 }
 
 /// What the door's service for peers is made of.
@@ -61,16 +65,14 @@ impl DoorParts<'_> {
     pub(super) fn serve<F>(
         self,
         door: Door<F>,
-        tries: Tries,
         closing: &CancellationToken,
     ) -> JoinSet<Result<(), GatewayError>>
     where
         F: Fn(usize) -> Result<Arc<DoorCluster>, String> + Send + Sync + 'static,
     {
         let pool = Pool::new(self.mesh.clone(), door.balancer, door.budget);
-        let pool = pool.with_tries(tries);
-        let cluster =
-            DoorCluster { pool, known: self.known, own: Arc::clone(&self.service.own), trust: self.counts };
+        let own = Arc::clone(&self.service.own);
+        let cluster = DoorCluster { pool, rules: door.rules, known: self.known, own, trust: self.counts };
         drop(self.service.door.set(DoorService::new(Arc::new(cluster), door.shared)));
         JoinSet::from_iter([door.server.serve(closing.clone())])
     }
@@ -86,51 +88,25 @@ pub(super) fn open_door(
     let now = Instant::now().into_std();
     let web = web::open(config, &parts.credentials)?;
     let clock = parts.credentials.clock().clone();
-    let balancer = Arc::new(Balancer::new(balancing(&config.gateway), &mut rand::rng(), now));
+    let rules = Arc::clone(&parts.rules);
+    let balancer = Arc::clone(&rules.balancer);
     let budget = Arc::new(Budget::new(now));
     let (shared_balancer, shared_budget) = (Arc::clone(&balancer), Arc::clone(&budget));
-    let tries = tries(&config.gateway);
     let cluster = move |shard: usize| {
-        let ShardParts { credentials, presence, service, counts } = &parts;
+        let ShardParts { credentials, presence, service, counts, rules } = &parts;
         let mesh = Mesh::bind(MeshConfig::dialling(), credentials.clone(), presence.clone(), service.clone())
             .map_err(|error| format!("shard {shard}: {error}"))?;
         let known = service.known.get().ok_or("discovery is not there yet")?;
         let pool = Pool::new(mesh, Arc::clone(&shared_balancer), Arc::clone(&shared_budget));
-        let pool = pool.with_tries(tries.clone());
         let (known, own, trust) = (Arc::clone(known), Arc::clone(&service.own), Arc::clone(counts));
-        Ok(Arc::new(DoorCluster { pool, known, own, trust }))
+        Ok(Arc::new(DoorCluster { pool, rules: Arc::clone(rules), known, own, trust }))
     };
     let tls = web.as_ref().map(|web| Arc::clone(&web.tls));
-    let drain_max = config.member.drain_within;
-    let settings = GatewayConfig { tls, drain_max, ..door::settings(&config.gateway, roles.node) };
+    let settings = GatewayConfig { tls, ..door::settings(config, roles.node) };
     let shared = Shared::by_clock(settings, clock);
     let server =
         GatewayServer::bind_shared(Arc::clone(&shared), cluster).map_err(|error| not_serving(&error))?;
-    Ok(Door { shared, server, balancer, web, budget })
-}
-
-/// How nodes are chosen, and when they rest.
-fn balancing(gateway: &Gateway) -> Balancing {
-    let small = |number: u32| u8::try_from(number).unwrap_or(u8::MAX);
-    Balancing {
-        policy: gateway.balancing,
-        eject_failures: gateway.eject_failures,
-        eject_success_percent: small(gateway.eject_success_percent),
-        eject_latency_times: small(gateway.eject_latency_times),
-        bar_min: gateway.eject_time,
-        bar_max: gateway.eject_time_max.max(gateway.eject_time),
-        slow_start: gateway.slow_start,
-    }
-}
-
-/// How often one request is tried.
-pub(super) fn tries(gateway: &Gateway) -> Tries {
-    Tries {
-        attempts_max: gateway.attempts_max,
-        stall_after: (!gateway.stall_after.is_zero()).then_some(gateway.stall_after),
-        // Whatever is no name was refused with the settings.
-        hedge: gateway.hedge.iter().filter_map(|name| name.parse().ok()).collect(),
-    }
+    Ok(Door { shared, server, balancer, web, rules, budget })
 }
 
 /// Why a port of the door cannot be had, by the setting that people know.

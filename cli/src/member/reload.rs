@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lineside_gateway::{LogControl as _, Shared};
 use tokio::sync::watch;
 
-use super::{door, notify::Supervisor, saving::on_thread};
+use super::{door, notify::Supervisor, rules::Rules, saving::on_thread};
 use crate::{
     config::{Again, ChangedKeys, Config, Loaded, changed_keys},
     log,
@@ -18,6 +18,8 @@ pub(super) struct Reloader {
     pub(super) settings: watch::Sender<Arc<Config>>,
     /// The door, where there is one, and whether models run beside it.
     pub(super) door: Option<(Arc<Shared>, bool)>,
+    /// By which that door chooses nodes.
+    pub(super) rules: Arc<Rules>,
     /// Waits for the end of what it has ordered.
     pub(super) supervisor: Arc<Supervisor>,
 }
@@ -63,11 +65,12 @@ impl Reloader {
         let mut next = Config::clone(&present);
         next.take_live(&new);
         if let Some((shared, with_models)) = &self.door
-            && let Err(error) = shared.reload(&door::settings(&next.gateway, *with_models))
+            && let Err(error) = shared.reload(&door::settings(&next, *with_models))
         {
             tracing::error!(error, "the settings cannot be used: nothing was changed");
             return;
         }
+        self.rules.put_in_force(&next.gateway);
         if next.log.level != present.log.level
             && let Some(log) = log::control()
             && let Err(error) = log.set_level(&next.log.level)
@@ -109,8 +112,8 @@ mod tests {
             let (settings, seen) = watch::channel(Arc::new(config));
             let (orders, ordered) = watch::channel(0);
             let mut tasks = JoinSet::new();
-            let supervisor = Arc::default();
-            tasks.spawn(Reloader { again, settings, door: None, supervisor }.run(ordered));
+            let (rules, supervisor) = (Rules::new(&settings.borrow().gateway), Arc::default());
+            tasks.spawn(Reloader { again, settings, door: None, rules, supervisor }.run(ordered));
             Self { _home: home, file, settings: seen, orders, _tasks: tasks }
         }
 

@@ -1,6 +1,6 @@
 //! Starts a member: everything that can be wrong is found before the first peer hears of it.
 
-use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, sync::Arc};
 
 use lineside_certs::{
     Authority, Clock, Credentials, IDENTITY_DIRECTORY, Identity, TOKEN_LIFETIME, Token, TokenOrder,
@@ -24,13 +24,14 @@ use super::{
     keeper::{self, Keeper},
     known::{Around, Known},
     links::{DiscoveryCell, MemberPresence, MeshCarrier},
-    moved,
+    moved::Follower,
     notify::Supervisor,
-    opening::{Door, DoorParts, ShardParts, open_door, tries},
+    opening::{Door, DoorParts, ShardParts, open_door},
     own::Own,
     pulse::Pulse,
     reload::Reloader,
     report::TrustCounts,
+    rules::Rules,
     saving::Place,
     service::MemberService,
     skew::Skews,
@@ -60,14 +61,14 @@ pub(crate) struct Running {
     pub(crate) upkeep: JoinSet<&'static str>,
     /// Dials that discovery asked for.
     pub(crate) dials: TaskTracker,
-    pub(crate) home: InUse,
+    pub(crate) home: Arc<InUse>,
     pub(crate) end: Ending,
 }
 
 /// What the end of a member goes by.
 pub(crate) struct Ending {
-    /// How long what runs may take.
-    pub(crate) drain_within: Duration,
+    /// They say how long what runs may take.
+    pub(crate) settings: watch::Receiver<Arc<Config>>,
     /// Who wants to hear of it.
     pub(crate) supervisor: Arc<Supervisor>,
 }
@@ -82,11 +83,12 @@ pub(crate) async fn start(
     options: &RunOptions,
     reloads: watch::Receiver<u64>,
 ) -> Result<Running, Failure> {
-    let home = home::take(&config.data_dir())?;
+    let home = Arc::new(home::take(&config.data_dir())?);
     let entered = enter::enter(config, roles, options).await?;
     let (settings, _) = watch::channel(Arc::new(config.clone()));
     let supervisor = Arc::clone(&options.supervisor);
-    let reloader = Reloader { again: options.again.clone(), settings, door: None, supervisor };
+    let rules = Rules::new(&config.gateway);
+    let reloader = Reloader { again: options.again.clone(), settings, door: None, rules, supervisor };
     let (operators, orders) = Operators::new(options.leave.clone());
     let mut running = serve(config, roles, home, entered, &reloader, operators)?;
     running.obey(orders, config);
@@ -99,7 +101,7 @@ pub(crate) async fn start(
 fn serve(
     config: &Config,
     roles: Roles,
-    home: InUse,
+    home: Arc<InUse>,
     entered: Entered,
     reloader: &Reloader,
     operators: Operators,
@@ -124,6 +126,7 @@ fn serve(
         presence,
         service: Arc::clone(&service),
         counts: Arc::clone(&counts),
+        rules: Arc::clone(&reloader.rules),
     };
     let mut door = if roles.gateway { Some(open_door(config, roles, shard)?) } else { None };
     let address = announced_address(config, &mesh);
@@ -148,17 +151,26 @@ fn serve(
     if let Some(door) = &mut door {
         keep_web(&mut upkeep, door, &keeper, Arc::clone(&known), reloader.settings.subscribe());
     }
-    keep_up(&mut upkeep, &node, &known, skews, keeper, config.member.advertise);
+    keep_up(&mut upkeep, &node, &known, skews, keeper);
 
     let closing = CancellationToken::new();
     let shared = door.as_ref().map(|door| Arc::clone(&door.shared));
     let behind_door = DoorParts { mesh: &mesh, known, service: &service, counts };
-    let door =
-        door.map_or_else(JoinSet::new, |door| behind_door.serve(door, tries(&config.gateway), &closing));
+    let door = door.map_or_else(JoinSet::new, |door| behind_door.serve(door, &closing));
     let file = publish(config, &home, &identity, &mesh, (http, grpc))?;
+    let follower = Follower {
+        advertise: config.member.advertise,
+        http,
+        own: Arc::clone(&own),
+        mesh: mesh.clone(),
+        discovery: discovery.clone(),
+        home: Arc::downgrade(&home),
+        file: file.clone(),
+    };
+    upkeep.spawn(follower.follow());
     tell::up(&tell::Start { identity: &identity, way, token }, &own.state(), &file, config, node.is_some());
     let supervisor = Arc::clone(&reloader.supervisor);
-    let end = Ending { drain_within: config.member.drain_within, supervisor };
+    let end = Ending { settings: reloader.settings.subscribe(), supervisor };
     Ok(Running { own, mesh, discovery, node, service, shared, closing, door, upkeep, dials, home, end })
 }
 
@@ -250,7 +262,6 @@ fn keep_up(
     known: &Arc<Known>,
     skews: Arc<Skews>,
     keeper: keeper::Parts,
-    advertise: Option<SocketAddr>,
 ) {
     let (known, views) = (Arc::clone(known), keeper.discovery.view());
     upkeep.spawn(async move {
@@ -259,7 +270,6 @@ fn keep_up(
     });
     let (own, discovery, mesh) = (Arc::clone(&keeper.own), keeper.discovery.clone(), keeper.mesh.clone());
     upkeep.spawn(tell::own_changes(Arc::clone(&own), node.clone(), discovery.clone()));
-    upkeep.spawn(moved::follow(advertise, Arc::clone(&own), mesh.clone(), discovery.clone()));
     upkeep.spawn(clocks::look_again(skews, own, discovery, mesh));
     upkeep.spawn(Keeper::new(keeper).run());
 }
@@ -317,7 +327,8 @@ impl Running {
     /// Begins to carry out operators' orders, and to give signs of life.
     fn obey(&mut self, orders: cordon::Orders, config: &Config) {
         let (own, discovery) = (Arc::clone(&self.own), self.discovery.clone());
-        self.upkeep.spawn(orders.carry_out(Arc::clone(&own), discovery.clone(), state_directory(config)));
+        let (node, state) = (self.node.as_ref().map(Node::service), state_directory(config));
+        self.upkeep.spawn(orders.carry_out(Arc::clone(&own), discovery.clone(), node, state));
         if let Some(known) = self.service.known.get() {
             let (supervisor, known) = (Arc::clone(&self.end.supervisor), Arc::clone(known));
             self.upkeep.spawn(Pulse { supervisor, own, discovery, known }.beat());
@@ -465,8 +476,7 @@ fn announced_address(config: &Config, mesh: &Mesh) -> std::net::SocketAddr {
     let bound = mesh.local_addr();
     advertised(config.member.advertise, bound).unwrap_or_else(|| {
         tracing::warn!(
-            "no network interface has an address: other machines cannot reach this member; set member.advertise once \
-             there is one"
+            "no network interface has an address: other machines cannot reach this member, and are told once one has"
         );
         dialable(bound)
     })

@@ -50,7 +50,7 @@ pub(crate) async fn stop(running: Running, why: Ended, mut orders: Orders) -> Ou
 
 /// A door finishes first: until then its own node works for it, while gossip already sends other doors elsewhere.
 async fn leave(mut running: Running) {
-    let within = running.end.drain_within;
+    let within = running.end.settings.borrow().member.drain_within;
     running.end.supervisor.stopping(within + GOODBYE_WITHIN);
     if let Some(state) = running.own.change(|state| state.draining = true) {
         running.discovery.own(state);

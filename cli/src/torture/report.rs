@@ -131,7 +131,8 @@ impl fmt::Display for Report {
                 "from the mending of a node to its first answer: median {median:.2} s, worst {worst:.2} s"
             )?;
         }
-        for (name, answers, p50, p99) in tally.latencies() {
+        for (name, answers, p50, p99) in tally.latencies().into_iter().filter(|(_, answers, ..)| 0 < *answers)
+        {
             writeln!(f, "{name:6} {answers} answers, p50 {}, p99 {}", time_us(p50), time_us(p99))?;
         }
         let Tally { repeated, looked_up, hung_up, unsent, .. } = tally;

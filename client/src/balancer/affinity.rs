@@ -7,7 +7,10 @@
 
 use lineside_wire::NodeId;
 
-use super::Entry;
+use super::{
+    Entry,
+    choose::{SLOTS_MAX, WEIGHT_MAX},
+};
 use crate::candidate::{Candidate, Fit, Wanted};
 
 /// The entry for a call of a session, and whether the call is the one that its probation allows.
@@ -77,7 +80,8 @@ pub(super) fn place_of(name: u64, entry: &Entry, share: u64) -> u64 {
     const LATER: u64 = 1 << 63;
     let Candidate { node, slots, weight, .. } = entry.candidate;
     let (hash, _) = place(name, node);
-    let cost = 1e6 / (f64::from(slots.max(1)) * f64::from(weight.max(1)));
+    let capacity = f64::from(slots.clamp(1, SLOTS_MAX)) * f64::from(weight.clamp(1, WEIGHT_MAX));
+    let cost = 1e6 / capacity;
     let later = if super::mixed(hash) % 100 < share { 0 } else { LATER };
     weighed(hash, cost).min(LATER - 1) | later
 }

@@ -32,8 +32,11 @@ const WHOLE: u64 = 100 * 100;
 /// Calls that make a difference: no queue is longer, and no product overflows.
 const CALLS_MAX: u64 = 1 << 24;
 
-/// Slots that make a difference, for the same reason.
-const SLOTS_MAX: u32 = 1 << 16;
+/// Slots and percent of weight that make a difference: what a node can be set to. Who says that it has more, lies or is
+/// defect, and draws no more calls than who has as many.
+pub(super) const SLOTS_MAX: u32 = 256;
+/// The same.
+pub(super) const WEIGHT_MAX: u16 = 1_000;
 
 /// The longest call time beside the usual one that makes a difference, and the shortest: what a peer says of itself can
 /// push calls away, or draw them, only so far.
@@ -51,6 +54,10 @@ const DEBT_TURNS: u64 = 4;
 
 /// Turns are whole numbers, too; a turn's inverse is a part of this.
 const ROUND: u64 = 1 << 50;
+
+/// Turns go no further. Where calls take as long as is said of them they take centuries to come here; a peer that says that
+/// they take a minute, and answers at once, brings them here in an hour, and then all take turns as if they could do alike.
+pub(super) const TURNS_MAX: u64 = 1 << 62;
 
 /// What every choice of one call has in common.
 #[derive(Clone, Copy, Debug)]
@@ -168,10 +175,11 @@ pub(super) fn choose<'a>(
     let found = look(entries, by, fit, is_out, asks_back, moment);
     let choice = |entry: &'a Entry, on_probation, in_panic| {
         let start = entry.peer.turn_ends().max(moment.turn);
-        let length = length_of_turn(entry, by, moment);
+        let length = Size::of(entry, by, moment).turn;
         // Who is asked more often for its score does not pay for it later.
         let turn_ends = (start + length).min(moment.turn + DEBT_TURNS * length);
-        Choice { entry, on_probation, in_panic, turn_ends, moves_on: ROUND / found.turns.max(1) }
+        let moves_on = if moment.turn < TURNS_MAX { ROUND / found.turns.max(1) } else { 0 };
+        Choice { entry, on_probation, in_panic, turn_ends, moves_on }
     };
     let best = better_of_two(by, found.best, found.second, moment);
     // More than half of those that could serve are barred: the rest would drown in their work.
@@ -228,8 +236,8 @@ fn look<'a>(
         if is_out(entry) {
             continue;
         }
-        let length = length_of_turn(entry, by, moment);
-        let mut rank = rank(entry, by, at, length, moment);
+        let size = Size::of(entry, by, moment);
+        let mut rank = rank(entry, by, at, size, moment);
         // Loading takes longer than any queue of those that have loaded it.
         rank.last_choice |= fit == Fit::OnDemand;
         if rests {
@@ -245,7 +253,7 @@ fn look<'a>(
         if asks_back && found.back.is_none() && !rank.last_choice && peer.is_on_probation() {
             found.back = Some(entry);
         }
-        found.turns += ROUND / length;
+        found.turns += ROUND / size.turn;
         if let Some((rank, entry)) = found.best.meet(rank, entry) {
             found.second.meet(rank, entry);
         }
@@ -265,21 +273,22 @@ fn helps_in_panic(entry: &Entry, now: u64) -> bool {
 /// Of two that were drawn, the one with less to do.
 fn better_of_two<'a>(by: By, first: Best<'a>, second: Best<'a>, moment: Moment) -> Option<(Rank, &'a Entry)> {
     let (By::Two(_), Some((one, a)), Some((other, b))) = (by, first.0, second.0) else { return first.0 };
-    let by_load = |drawn: Rank, entry| Rank { score: fullness(entry, moment), ..drawn };
+    let by_load =
+        |drawn: Rank, entry| Rank { score: fullness(entry, Size::of(entry, by, moment), moment), ..drawn };
     let (one, other) = (by_load(one, a), by_load(other, b));
     Some(if other < one { (other, b) } else { (one, a) })
 }
 
-fn rank(entry: &Entry, by: By, at: u64, length: u64, moment: Moment) -> Rank {
+fn rank(entry: &Entry, by: By, at: u64, size: Size, moment: Moment) -> Rank {
     let (candidate, peer) = (&entry.candidate, &entry.peer);
     let is_known = candidate.load.is_some() || peer.has_answered();
     let is_suspect = candidate.standing == crate::Standing::Suspect;
     let now = moment.now;
     let score = match by {
-        By::Load => fullness(entry, moment),
+        By::Load => fullness(entry, size, moment),
         By::Turn { .. } => 0,
-        By::Two(draw) => drawn(draw, at, length),
-        By::Affinity(hash) => affinity::place_of(hash, entry, share(entry, moment)),
+        By::Two(draw) => drawn(draw, at, size.turn),
+        By::Affinity(hash) => affinity::place_of(hash, entry, size.share),
     };
     Rank {
         last_choice: is_suspect || !is_known || peer.counts_as_full(now) || peer.is_silent(now),
@@ -298,34 +307,51 @@ fn share(entry: &Entry, moment: Moment) -> u64 {
     }
 }
 
-/// Slots by weight and slow start; [`WHOLE`] of it is a slot.
-fn capacity(entry: &Entry, moment: Moment) -> u64 {
-    let Candidate { slots, weight, .. } = entry.candidate;
-    u64::from(slots.clamp(1, SLOTS_MAX)) * u64::from(weight.max(1)) * share(entry, moment)
+/// What a peer can do, looked up once for each lease.
+#[derive(Clone, Copy, Debug)]
+struct Size {
+    /// See [`share`].
+    share: u64,
+    /// Slots by weight and slow start; [`WHOLE`] of it is a slot.
+    capacity: u64,
+    /// See [`length_of_turn`].
+    turn: u64,
+}
+
+impl Size {
+    fn of(entry: &Entry, by: By, moment: Moment) -> Self {
+        let Candidate { slots, weight, .. } = entry.candidate;
+        let share = share(entry, moment);
+        let capacity = u64::from(slots.clamp(1, SLOTS_MAX)) * u64::from(weight.clamp(1, WEIGHT_MAX)) * share;
+        Self { share, capacity, turn: length_of_turn(entry, by, share, capacity, moment) }
+    }
 }
 
 /// How full it is, and beyond that how long its queue takes.
-fn fullness(entry: &Entry, moment: Moment) -> u64 {
+fn fullness(entry: &Entry, size: Size, moment: Moment) -> u64 {
     let calls = entry.peer.load(moment.now).min(CALLS_MAX);
-    let full = (2 * calls + 1) * ONE * (WHOLE / 2) / capacity(entry, moment);
+    let full = (2 * calls + 1) * ONE * (WHOLE / 2) / size.capacity;
     let (call_us, typical_us) = (entry.peer.call_us(), moment.typical_us);
     if call_us == 0 || typical_us == 0 {
         return full;
     }
     let free = full.min(ONE) * entry.peer.call_root() / moment.typical_root.max(1);
+    if full <= ONE {
+        return free;
+    }
     // Within 2^-10 and 2^10, as a number of 2^-10.
     let times = (call_us * TIMES_MAX / typical_us).clamp(1, TIMES_MAX * TIMES_MAX);
-    free + full.saturating_sub(ONE).min(1 << 43) * times / TIMES_MAX
+    free + (full - ONE).min(1 << 43) * times / TIMES_MAX
 }
 
 /// How long a turn is: short for who can do much. The one whose last turn ends first has the next, but nobody saves turns
 /// up: who was not asked for a while is not asked more often for it.
-fn length_of_turn(entry: &Entry, by: By, moment: Moment) -> u64 {
+fn length_of_turn(entry: &Entry, by: By, share: u64, capacity: u64, moment: Moment) -> u64 {
     if matches!(by, By::Turn { weighted: false }) {
-        return ONE * 100 / share(entry, moment);
+        return ONE * 100 / share;
     }
     let known = [entry.peer.call_us(), moment.typical_us, TURN_US].into_iter().find(|us| *us != 0);
-    (known.unwrap_or(TURN_US) * WHOLE * (1 << 10) / capacity(entry, moment)).max(1)
+    (known.unwrap_or(TURN_US) * WHOLE * (1 << 10) / capacity).max(1)
 }
 
 /// A place in a draw in which everyone has a chance in proportion to what he can do: the smallest wins.

@@ -15,6 +15,8 @@ pub struct Lease {
     pub(super) address: SocketAddr,
     pub(super) taken_at: u64,
     pub(super) peer: Arc<Peer>,
+    /// Whether it finds a node for the call, in the place of running it.
+    pub(crate) is_door: bool,
     /// How long calls for the same model take.
     pub(super) times: Option<Arc<Times>>,
 }
@@ -80,6 +82,9 @@ pub enum Outcome {
     /// The deadline passed before the answer. A peer that let a while pass without a sign counts as full, never as
     /// empty. It is blamed only if it had much longer than is usual, for a caller's impatience is not its fault.
     Late,
+    /// Whoever waited for the answer went away. Says nothing of the peer, unless it had taken much longer than is usual:
+    /// then it counts as late.
+    Abandoned,
     /// The call broke, or could not even be sent: barred at once.
     Failed,
 }
@@ -115,7 +120,7 @@ pub(super) fn no_lease(entries: &[Entry], wanted: Wanted<'_>) -> NoLease {
                 reasons.push(format!("{name} is {}", candidate.standing));
             }
             Fit::Ready | Fit::OnDemand | Fit::NotNow(_) if candidate.draining => {
-                reasons.push(format!("{name} is leaving"));
+                reasons.push(format!("{name} takes no new work"));
             }
             Fit::NotNow(state) => reasons.push(format!("{} on {name}", state.as_str())),
             Fit::Ready | Fit::OnDemand => return NoLease::Exhausted,

@@ -132,14 +132,13 @@ impl Peer {
         }
         let since = self.held_since.load(Relaxed).max(self.heard_at.load(Relaxed));
         let silent_for = now.saturating_sub(since);
-        // The percentile is looked up for the few that have been quiet for a while.
         SILENT_AFTER <= silent_for && self.patience(None) <= silent_for
     }
 
     /// How long it may take before that is its fault. `usual` is the 99th percentile of the call's model, where known.
     fn patience(&self, usual: Option<Duration>) -> u64 {
-        usual.or_else(|| self.latencies.percentile(99)).map_or(SILENT_AFTER_UNKNOWN, |usual| {
-            super::micros(usual).saturating_mul(SILENT_AFTER_ANSWERS).max(SILENT_AFTER)
+        usual.map(super::micros).or_else(|| self.latencies.p99_us()).map_or(SILENT_AFTER_UNKNOWN, |usual| {
+            usual.saturating_mul(SILENT_AFTER_ANSWERS).max(SILENT_AFTER)
         })
     }
 
@@ -280,12 +279,31 @@ impl Peer {
         if taken_at.max(heard_at) + SILENT_AFTER <= now {
             self.full_until.fetch_max(until, Relaxed);
         }
-        if now.saturating_sub(taken_at) < self.patience(usual) {
+        if !self.is_overdue(usual, taken_at, now) {
             return None;
         }
         self.went_badly(taken_at, now);
         // One that answers others meanwhile is slow. One that does not may be stuck.
-        (heard_at <= taken_at).then(|| self.failed_in_row.fetch_add(1, AcqRel).saturating_add(1))
+        (heard_at <= taken_at).then(|| self.failed_again(taken_at))
+    }
+
+    /// Whether a call takes much longer than is usual. `usual` is the 99th percentile of its model, where known.
+    pub(super) fn is_overdue(&self, usual: Option<Duration>, taken_at: u64, now: u64) -> bool {
+        self.patience(usual) <= now.saturating_sub(taken_at)
+    }
+
+    /// Counts one more failure in a row, and gives back how many they are; none where the call says nothing of the peer as
+    /// it is now.
+    fn failed_again(&self, taken_at: u64) -> u32 {
+        match self.is_of_now(taken_at) {
+            true => self.failed_in_row.fetch_add(1, AcqRel).saturating_add(1),
+            false => 0,
+        }
+    }
+
+    /// Whether a call was leased after the last bar, and of this process, not of one before it.
+    fn is_of_now(&self, taken_at: u64) -> bool {
+        self.barred_at.load(Acquire) < taken_at
     }
 
     /// Counts a call that the caller got nothing from.
@@ -300,19 +318,19 @@ impl Peer {
         self.went_badly(taken_at, now);
     }
 
-    /// Counts against its success rate, unless the call was leased before the last bar, or of a process before this one.
+    /// Counts against its success rate, where the call says something of the peer as it is now.
     fn went_badly(&self, taken_at: u64, now: u64) {
-        if self.barred_at.load(Acquire) < taken_at {
+        if self.is_of_now(taken_at) {
             self.window.add(false, now);
         }
     }
 
     /// Counts a call that it answered with an error of its own. Gives back the failures in a row.
-    pub(super) fn erred(&self, now: u64) -> u32 {
+    pub(super) fn erred(&self, taken_at: u64, now: u64) -> u32 {
         self.heard(now);
         self.failed();
-        self.window.add(false, now);
-        self.failed_in_row.fetch_add(1, AcqRel).saturating_add(1)
+        self.went_badly(taken_at, now);
+        self.failed_again(taken_at)
     }
 
     /// Begins a bar, unless the call was leased before the last one began. Gives back the bars in a row.
@@ -416,6 +434,10 @@ impl Peer {
 
     pub(super) fn has_turn_until(&self, end: u64) {
         self.turn_ends.fetch_max(end, Relaxed);
+    }
+
+    pub(super) fn owes_no_turn(&self) {
+        self.turn_ends.store(0, Relaxed);
     }
 
     pub(super) fn usual(&self, percent: u64) -> Option<Duration> {

@@ -7,8 +7,8 @@
 //!
 //! Latencies are compared per peer and in terms of what is usual for the model of each call, over all peers: so a peer
 //! that alone has a slow model is as quick as usual with it, and peers with different models can be compared. Whoever
-//! says that it needs longer for a call than is typical may take so much longer: it gets less work for that, and is no
-//! worse than it says.
+//! says that it needs longer for a call than is typical may take so much longer, up to a bound: it gets less work for that,
+//! and is no worse than it says.
 //!
 //! No verdict brings the peers that do not rest below half: then it is not the peer that is ill.
 
@@ -36,6 +36,10 @@ const SLOW_ROUNDS: u32 = 5;
 
 /// How old a round of another peer may be, in microseconds, to compare with.
 const ROUND_FRESH_FOR: u64 = 10_000_000;
+
+/// So many times as long as is typical a peer may say that a call takes, and is excused: a small machine beside one with an
+/// accelerator. Who says more would be excused for anything.
+const EXCUSED_MAX: u64 = 64;
 
 /// With only one other peer, nobody knows which of both is usual: then the difference must be so many times as large.
 const ONE_OTHER_TIMES: u64 = 2;
@@ -76,7 +80,7 @@ impl Balancer {
     }
 
     fn unsuccessful<'a>(&self, open: &[&'a Entry], now: u64) -> Vec<(&'a Entry, Rest)> {
-        let wanted = u64::from(self.settings.eject_success_percent);
+        let wanted = u64::from(self.settings().eject_success_percent);
         if wanted == 0 {
             return Vec::new();
         }
@@ -94,7 +98,7 @@ impl Balancer {
     }
 
     fn slow<'a>(&self, open: &[&'a Entry], now: u64) -> Vec<(&'a Entry, Rest)> {
-        let times = u64::from(self.settings.eject_latency_times);
+        let times = u64::from(self.settings().eject_latency_times);
         if times == 0 {
             return Vec::new();
         }
@@ -111,9 +115,11 @@ impl Balancer {
             let Some((median, others)) = median_of_others(&all, own) else { return false };
             let times = if others == 1 { times * ONE_OTHER_TIMES } else { times };
             let bound = times.saturating_mul(median.max(AS_USUAL));
-            // As much longer as it says itself.
+            // As much longer as it says itself, where that can be.
             let bound = match typical {
-                1.. if typical < call_us => bound.saturating_mul(call_us) / typical,
+                1.. if typical < call_us => {
+                    bound.saturating_mul(call_us.min(typical.saturating_mul(EXCUSED_MAX))) / typical
+                }
                 _ => bound,
             };
             bound < own

@@ -1,9 +1,12 @@
 //! Whether the peer of a try still gives signs of life, and when a second try begins beside one that runs.
 //!
-//! A try's peer has *stalled* when no packet at all has come from it for a while: a live one acknowledges what it gets
-//! within milliseconds, whatever its model does. Slow is not stalled.
+//! A try's peer has *stalled* when it has not acknowledged what was sent to it for a while: a live one does so within
+//! milliseconds, whatever its model does. Slow is not stalled. Whatever else comes meanwhile says that it lives, but not that
+//! it hears. Once it has acknowledged something, any packet counts: then it has nothing to acknowledge any more.
 
 use std::time::{Duration, Instant};
+
+use lineside_mesh::Signs;
 
 use super::History;
 use crate::budget::Why;
@@ -36,20 +39,20 @@ pub(crate) enum Sign {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pulse {
     patience: Option<Patience>,
-    received: Option<u64>,
+    signs: Option<Signs>,
     /// When it began, or gave a sign last.
     since: Instant,
-    /// Whether anything came since the call was sent.
+    /// Whether it has acknowledged anything since the call was sent.
     heard: bool,
     sign: Sign,
     next_look: Option<Instant>,
 }
 
 impl Pulse {
-    /// A try that begins; `received` is what had come from the peer before. Without patience nobody stalls.
-    pub(crate) fn new(patience: Option<Patience>, received: Option<u64>, now: Instant) -> Self {
+    /// A try that begins; `signs` is what had come from the peer before. Without patience nobody stalls.
+    pub(crate) fn new(patience: Option<Patience>, signs: Option<Signs>, now: Instant) -> Self {
         let next_look = patience.map(|patience| now + patience.stall_after);
-        Self { patience, received, since: now, heard: false, sign: Sign::Lives, next_look }
+        Self { patience, signs, since: now, heard: false, sign: Sign::Lives, next_look }
     }
 
     /// When to look again; `None` is never.
@@ -70,39 +73,45 @@ impl Pulse {
     ///
     /// `stalled_at` is when another call found so: if nothing came since, this one does not wait out the peer's right to be
     /// quiet.
-    pub(crate) fn look(&mut self, received: Option<u64>, stalled_at: Option<Instant>, now: Instant) -> bool {
+    pub(crate) fn look(&mut self, signs: Option<Signs>, stalled_at: Option<Instant>, now: Instant) -> bool {
         let (Some(Patience { stall_after, quiet_max }), Some(wanted)) = (self.patience, self.next_look)
         else {
             return false;
         };
-        if received == self.received && wanted + OWN_LAG < now {
+        if !self.is_sign(signs) && wanted + OWN_LAG < now {
             self.next_look = Some(now + OWN_LAG);
             return false;
         }
         let before = self.sign;
         let silent_for = now.saturating_duration_since(self.since);
         self.next_look = Some(now + stall_after / 2);
-        self.sign = match (self.received, received) {
+        self.sign = match (self.signs, signs) {
             (None, None) if stall_after <= silent_for => Sign::Unsent,
             (None, None) => Sign::Lives,
-            // The connection is there now, and the call on its way.
-            (None, Some(_)) => {
-                (self.received, self.since) = (received, now);
-                self.next_look = Some(now + stall_after);
-                Sign::Lives
-            }
-            (Some(before), Some(now)) if before == now => {
+            (Some(_), Some(_)) if !self.is_sign(signs) => {
                 let is_known = stalled_at.is_some_and(|at| self.since <= at);
                 let quiet_max = if self.heard && !is_known { quiet_max } else { Duration::ZERO };
                 if quiet_max + stall_after <= silent_for { Sign::Stalled } else { Sign::Lives }
             }
-            // A connection that came or went is a sign, too: the call on it will tell.
-            (Some(_), _) => {
-                (self.received, self.since, self.heard) = (received.or(self.received), now, true);
+            // A connection that came or went is a sign, too: the call on it will tell. Where it came, the call may have been
+            // acknowledged before this look.
+            (Some(_), _) | (None, Some(_)) => {
+                (self.signs, self.since, self.heard) = (signs.or(self.signs), now, true);
                 Sign::Lives
             }
         };
         self.sign == Sign::Stalled && before != Sign::Stalled
+    }
+}
+
+impl Pulse {
+    /// Whether these tell anything of the peer that was not known at the last sign.
+    fn is_sign(&self, signs: Option<Signs>) -> bool {
+        match (self.signs, signs) {
+            (Some(before), Some(now)) if self.heard => before.packets != now.packets,
+            (Some(before), Some(now)) => before.acknowledged != now.acknowledged,
+            (before, now) => before != now,
+        }
     }
 }
 
@@ -124,6 +133,10 @@ pub(crate) struct TooLong {
     pub(crate) hedge_at: Option<Instant>,
     /// So long that the peer must hang.
     pub(crate) slow_at: Option<Instant>,
+    /// Whether `slow_at` was looked up. Before, it is the least that it can be.
+    pub(crate) is_known: bool,
+    /// So many times as long as 99 of 100 answers took is slow.
+    pub(crate) slow_times: u32,
 }
 
 /// Less is no hanging: queues, a thread that gets no core, a long run among short ones.
@@ -132,19 +145,36 @@ const SLOW_MIN: Duration = Duration::from_secs(1);
 /// So many times as long as 99 of 100 answers for the model took.
 const SLOW_TIMES: u32 = 3;
 
+/// A door has so many times as long: it has tried the call elsewhere itself by then, and a call that both try twice runs up
+/// to four times.
+const DOOR_TIMES: u32 = 2;
+
 impl TooLong {
-    /// For a call that begins now. `hedge` is when calls of its model are hedged.
-    pub(crate) fn of(hedge: Option<Duration>, now: Instant) -> Self {
-        Self { hedge_at: hedge.map(|hedge| now + hedge), slow_at: Some(now + SLOW_MIN) }
+    /// For a call that begins now. `hedge` is when calls of its model are hedged; `is_door` says that its peer finds a node
+    /// for it.
+    pub(crate) fn of(hedge: Option<Duration>, is_door: bool, now: Instant) -> Self {
+        let times = if is_door { DOOR_TIMES } else { 1 };
+        Self {
+            hedge_at: hedge.map(|hedge| now + hedge),
+            slow_at: Some(now + SLOW_MIN * times),
+            is_known: false,
+            slow_times: SLOW_TIMES * times,
+        }
+    }
+
+    /// For a call that takes too long already, and whose second try came to nothing.
+    pub(crate) const fn already(now: Instant) -> Self {
+        Self { hedge_at: None, slow_at: Some(now), is_known: true, slow_times: SLOW_TIMES }
     }
 
     /// Looks up what is too long, once the least of it is over: most calls have ended by then. `usual` is the 99th percentile
-    /// of the model's answers; without one nobody knows.
+    /// of the model's answers; without one nobody knows. Looked up once: later times change nothing.
     pub(crate) fn look_up(&mut self, usual: impl FnOnce() -> Option<Duration>, now: Instant) {
-        if let Some(at) = self.slow_at.take_if(|at| *at <= now) {
-            let more = usual().map(|usual| usual.saturating_mul(SLOW_TIMES).saturating_sub(SLOW_MIN));
-            self.slow_at = more.and_then(|more| at.checked_add(more));
-        }
+        let Some(least) = self.slow_at.filter(|at| !self.is_known && *at <= now) else { return };
+        let over = SLOW_MIN * (self.slow_times / SLOW_TIMES);
+        let more = usual().map(|usual| usual.saturating_mul(self.slow_times).saturating_sub(over));
+        self.slow_at = more.and_then(|more| least.checked_add(more));
+        self.is_known = true;
     }
 
     /// The next of the two moments.
@@ -185,19 +215,24 @@ mod tests {
     const STALL_AFTER: Duration = Duration::from_millis(250);
     const QUIET_MAX: Duration = Duration::from_millis(500);
 
+    const fn both(count: u64) -> Signs {
+        Signs { packets: count, acknowledged: count }
+    }
+
     /// A try, and the packets that come from its peer.
     struct Watched {
         pulse: Pulse,
         now: Instant,
-        received: Option<u64>,
+        signs: Option<Signs>,
         stalled_at: Option<Instant>,
     }
 
     impl Watched {
-        fn with(received: Option<u64>) -> Self {
+        fn with(count: Option<u64>) -> Self {
+            let signs = count.map(both);
             let now = tokio::time::Instant::now().into_std();
             let patience = Patience { stall_after: STALL_AFTER, quiet_max: QUIET_MAX };
-            Self { pulse: Pulse::new(Some(patience), received, now), now, received, stalled_at: None }
+            Self { pulse: Pulse::new(Some(patience), signs, now), now, signs, stalled_at: None }
         }
 
         /// Lets time pass and looks whenever it is time to. Gives the signs that were seen.
@@ -205,14 +240,15 @@ mod tests {
             let until = self.now + Duration::from_millis(millis);
             while let Some(at) = self.pulse.next_look().filter(|at| *at <= until) {
                 self.now = at;
-                self.pulse.look(self.received, self.stalled_at, at);
+                self.pulse.look(self.signs, self.stalled_at, at);
             }
             self.now = until;
             self.pulse.sign()
         }
 
         fn receive(&mut self) {
-            self.received = Some(self.received.unwrap_or(0) + 1);
+            let signs = self.signs.unwrap_or_default();
+            self.signs = Some(Signs { packets: signs.packets + 1, acknowledged: signs.acknowledged + 1 });
         }
     }
 
@@ -257,12 +293,12 @@ mod tests {
     fn a_process_that_stood_still_itself_blames_nobody() {
         let mut call = Watched::with(Some(7));
         let late = call.now + Duration::from_secs(3);
-        assert!(!call.pulse.look(Some(7), None, late));
+        assert!(!call.pulse.look(Some(both(7)), None, late));
         assert_eq!(call.pulse.sign(), Sign::Lives);
         // What came meanwhile is read now. If nothing did, the next look tells.
         let mut other = call.pulse;
-        assert!(!other.look(Some(8), None, late + OWN_LAG));
-        assert!(call.pulse.look(Some(7), None, late + OWN_LAG));
+        assert!(!other.look(Some(both(8)), None, late + OWN_LAG));
+        assert!(call.pulse.look(Some(both(7)), None, late + OWN_LAG));
     }
 
     #[test]
@@ -273,16 +309,33 @@ mod tests {
         // It has the whole time once it is connected.
         call.receive();
         assert_eq!(call.pass(125), Sign::Lives);
-        assert_eq!(call.pass(249), Sign::Lives);
+        // It may have acknowledged the call before that was looked at, and has nothing to say since.
+        assert_eq!(call.pass(749), Sign::Lives);
         assert_eq!(call.pass(1), Sign::Stalled);
+    }
+
+    #[test]
+    fn who_sends_but_acknowledges_nothing_stalls_and_who_has_acknowledged_may_say_anything() {
+        let mut call = Watched::with(Some(7));
+        for packets in 8..12 {
+            call.signs = Some(Signs { packets, acknowledged: 7 });
+            call.pass(60);
+        }
+        assert_eq!(call.pass(20), Sign::Stalled);
+        let mut call = Watched::with(Some(7));
+        call.receive();
+        for packets in 9..20 {
+            assert_eq!(call.pass(500), Sign::Lives);
+            call.signs = Some(Signs { packets, acknowledged: 8 });
+        }
     }
 
     #[test]
     fn without_patience_nobody_stalls() {
         let now = tokio::time::Instant::now().into_std();
-        let mut pulse = Pulse::new(None, Some(7), now);
+        let mut pulse = Pulse::new(None, Some(both(7)), now);
         assert_eq!(pulse.next_look(), None);
-        assert!(!pulse.look(Some(7), None, now + Duration::from_secs(99)));
+        assert!(!pulse.look(Some(both(7)), None, now + Duration::from_secs(99)));
         assert_eq!(pulse.sign(), Sign::Lives);
     }
 
@@ -298,7 +351,12 @@ mod tests {
         let ms = Duration::from_millis;
         let due = |history: &History, sign, hedge: Option<u64>, slow: Option<u64>| {
             let at = |millis: Option<u64>| millis.map(|millis| now + ms(millis));
-            due(history, sign, &mut TooLong { hedge_at: at(hedge), slow_at: at(slow) }, now)
+            due(
+                history,
+                sign,
+                &mut TooLong { hedge_at: at(hedge), slow_at: at(slow), is_known: true, slow_times: 3 },
+                now,
+            )
         };
         let pure = history(None);
         assert_eq!(due(&pure, Sign::Lives, None, None), Due::Nothing);
@@ -323,7 +381,7 @@ mod tests {
         let now = tokio::time::Instant::now().into_std();
         let s = Duration::from_secs;
         let of = |usual: Option<Duration>| {
-            let mut long = TooLong::of(None, now);
+            let mut long = TooLong::of(None, false, now);
             assert_eq!(long.next(), Some(now + s(1)), "no call is looked at sooner");
             long.look_up(|| usual, now + s(1));
             long.next()
@@ -331,7 +389,18 @@ mod tests {
         assert_eq!(of(None), None, "nobody knows yet");
         assert_eq!(of(Some(Duration::from_millis(3))), Some(now + s(1)));
         assert_eq!(of(Some(s(2))), Some(now + s(6)));
-        let mut both = TooLong::of(Some(s(1)), now);
+        // A door has as long to answer as it takes to try elsewhere itself.
+        let mut of_door = TooLong::of(None, true, now);
+        assert_eq!(of_door.next(), Some(now + s(2)));
+        of_door.look_up(|| Some(s(1)), now + s(2));
+        assert_eq!(of_door.next(), Some(now + s(6)));
+        // The driver looks at every alarm: it is not put off again, whatever has become usual meanwhile.
+        let mut long = TooLong::of(None, false, now);
+        for at in [1, 2, 6] {
+            long.look_up(|| Some(s(at + 1)), now + s(at));
+        }
+        assert_eq!(long.take(now + s(6)), Some(Why::Slow));
+        let mut both = TooLong::of(Some(s(1)), false, now);
         both.look_up(|| Some(s(1)), now + s(1));
         assert_eq!(both.take(now + s(1)), Some(Why::Hedge));
         assert_eq!((both.next(), both.take(now + s(2))), (Some(now + s(3)), None));

@@ -106,6 +106,20 @@ fn every_fault_has_its_place() {
 }
 
 #[test]
+fn a_door_that_lost_its_node_leaves_the_call_to_the_other_door_that_works_on_it() {
+    let mut history = pure();
+    history.begin(weld());
+    assert!(matches!(fail_beside(&mut history, fault(FaultCode::Lost)), Next::Wait));
+    // That one loses it, too.
+    let (_, next) = history.failed(lost(), false, PLENTY, 0.5);
+    assert!(matches!(next, Next::GiveUp(CallError::Lost { attempts: 2, .. })), "{next:?}");
+    // What is wrong is wrong everywhere.
+    let mut history = pure();
+    history.begin(weld());
+    assert!(matches!(fail_beside(&mut history, fault(FaultCode::InvalidParams)), Next::GiveUp(_)));
+}
+
+#[test]
 fn a_lost_call_is_repeated_once_if_it_may_be() {
     let mut history = pure();
     let next = fail(&mut history, lost());

@@ -29,6 +29,8 @@ pub(super) enum Verdict {
     ModelFailed,
     /// The time ran out.
     Late(Executed),
+    /// A door lost the node, and has repeated the call itself where it may be.
+    LostBehind,
     /// Every peer would say the same.
     Wrong,
 }
@@ -68,9 +70,9 @@ impl Verdict {
             FaultCode::DeadlineExceeded | FaultCode::DeadlineExceededRunning => {
                 return Self::Late(fault.executed);
             }
-            // A door that lost a node has repeated the call itself; a quota is the caller's, at every door.
-            FaultCode::Lost
-            | FaultCode::RateLimited
+            FaultCode::Lost => return Self::LostBehind,
+            // A quota is the caller's, at every door.
+            FaultCode::RateLimited
             | FaultCode::Internal
             | FaultCode::ParseError
             | FaultCode::InvalidRequest
@@ -99,7 +101,9 @@ impl Verdict {
             Self::Leaving => Outcome::Leaving,
             Self::NothingSent | Self::Broken => Outcome::Failed,
             // A fault is an answer: the peer is there, and the deadline may have been the caller's own fancy.
-            Self::Late(_) | Self::NotHere | Self::NotNow | Self::NoState | Self::Wrong => Outcome::Heard,
+            Self::Late(_) | Self::NotHere | Self::NotNow | Self::NoState | Self::LostBehind | Self::Wrong => {
+                Outcome::Heard
+            }
             // If another peer answers: until then it is the input that is suspected.
             Self::ModelFailed => Outcome::Erred,
         }

@@ -24,7 +24,7 @@ use tracing::{Instrument, debug, debug_span};
 
 use super::{LAST_WORD, Pool, STALL_AFTER_MIN, Tries, destination, micros, own_load, read};
 use crate::{
-    Outcome, Wanted,
+    Balancer, Outcome, Wanted,
     balancer::Lease,
     budget::Why,
     call::{CallError, InferCall, InferReply},
@@ -72,13 +72,16 @@ impl<F> Drop for Place<'_, F> {
 }
 
 /// The tries that run.
-struct Field<'p, F>([Option<(Runner, Place<'p, F>)>; 2]);
+struct Field<'p, F> {
+    slots: [Option<(Runner, Place<'p, F>)>; 2],
+    balancer: &'p Balancer,
+}
 
 impl<'p, F: Future<Output = Ended>> Field<'p, F> {
     /// The next try that ends; `None` when the alarm goes first. An answer counts more than a time that is over.
     async fn next(&mut self, mut alarm: Pin<&mut Sleep>) -> Option<(Runner, Ended)> {
         poll_fn(|cx| {
-            for slot in &mut self.0 {
+            for slot in &mut self.slots {
                 let Some((_, future)) = slot else { continue };
                 if let Poll::Ready(ended) = future.poll(cx)
                     && let Some((runner, _)) = slot.take()
@@ -92,39 +95,39 @@ impl<'p, F: Future<Output = Ended>> Field<'p, F> {
     }
 
     fn add(&mut self, runner: Runner, future: Place<'p, F>) {
-        let free = self.0.iter_mut().find(|slot| slot.is_none());
+        let free = self.slots.iter_mut().find(|slot| slot.is_none());
         *free.expect("a second try begins only beside one") = Some((runner, future));
     }
 
     fn runners(&mut self) -> impl Iterator<Item = &mut Runner> {
-        self.0.iter_mut().flatten().map(|(runner, _)| runner)
+        self.slots.iter_mut().flatten().map(|(runner, _)| runner)
     }
 
     fn is_empty(&self) -> bool {
-        self.0.iter().all(Option::is_none)
+        self.slots.iter().all(Option::is_none)
     }
 
-    /// How the only try is; `None` when there are two, or none.
-    fn only(&self) -> Option<Sign> {
-        match &self.0 {
-            [Some((runner, _)), None] | [None, Some((runner, _))] => Some(runner.pulse.sign()),
+    /// The only try; `None` when there are two, or none.
+    const fn only(&self) -> Option<&Runner> {
+        match &self.slots {
+            [Some((runner, _)), None] | [None, Some((runner, _))] => Some(runner),
             [None, None] | [Some(_), Some(_)] => None,
         }
     }
 
-    /// When the only try began, or its peer gave a sign last.
-    fn since(&self) -> Option<std::time::Instant> {
-        self.0.iter().flatten().map(|(runner, _)| runner.pulse.since()).min()
-    }
-
-    /// The 99th percentile of the answers for the model, if it is known.
-    fn usual(&self) -> Option<Duration> {
-        self.0.iter().flatten().find_map(|(runner, _)| runner.lease.usual_of_model(99))
-    }
-
     /// Cancels the tries that run.
     fn clear(&mut self) -> impl Iterator<Item = Runner> {
-        std::mem::take(&mut self.0).into_iter().flatten().map(|(runner, _)| runner)
+        std::mem::take(&mut self.slots).into_iter().flatten().map(|(runner, _)| runner)
+    }
+}
+
+impl<F> Drop for Field<'_, F> {
+    /// Whoever waited for the call went away. A peer that had far more time than it needs is told of all the same: where
+    /// callers are less patient than their deadlines, nobody else would ever find out that it hangs.
+    fn drop(&mut self) {
+        for (runner, _) in std::mem::take(&mut self.slots).into_iter().flatten() {
+            self.balancer.report(runner.lease, Outcome::Abandoned, Instant::now().into_std());
+        }
     }
 }
 
@@ -168,7 +171,7 @@ pub(super) async fn run<T: Transport>(
     };
     let (runner, future) = race.start(lease, why);
     let first = pin!(Some(future));
-    let mut field = Field([Some((runner, Place::First(first))), None]);
+    let mut field = Field { slots: [Some((runner, Place::First(first))), None], balancer: &pool.balancer };
     let mut alarm = pin!(sleep_until(race.wake(&mut field)));
     loop {
         let wake = race.wake(&mut field);
@@ -241,10 +244,10 @@ impl<'a, T: Transport> Race<'a, T> {
         self.until = self.call.deadline + LAST_WORD.min(left / 4);
         if why == Why::First {
             let hedge = self.tries.usual(self.call, &self.pool.balancer);
-            self.too_long = TooLong::of(hedge, now.into_std());
+            self.too_long = TooLong::of(hedge, lease.is_door, now.into_std());
         }
-        let received = self.patience.and_then(|_| self.pool.transport.received(to));
-        let pulse = Pulse::new(self.patience, received, now.into_std());
+        let signs = self.patience.and_then(|_| self.pool.transport.signs(to));
+        let pulse = Pulse::new(self.patience, signs, now.into_std());
         let span =
             debug_span!("try", model = %self.call.params.model, node = %to.node, attempt, why = why.name());
         let outbound = Outbound {
@@ -267,7 +270,7 @@ impl<'a, T: Transport> Race<'a, T> {
     where
         F: Future<Output = Ended>,
     {
-        let node = runner.lease.node();
+        let (node, why) = (runner.lease.node(), runner.why);
         let failure = match ended {
             Ok(reply) => match read(reply, node) {
                 Ok(reply) => return self.answered(runner, reply, field),
@@ -288,13 +291,31 @@ impl<'a, T: Transport> Race<'a, T> {
             Next::GiveUp(error) => Step::Done(Err(error)),
             Next::Wait => Step::Wait,
             Next::Elsewhere if field.is_empty() => self.next_lease(Why::Moved),
-            Next::Elsewhere => self.due(field),
-            Next::Again { .. } | Next::SecondOpinion if !self.may_repeat(Why::Repeat) => {
-                Step::Done(Err(self.history.clone().give_up(&self.call.params)))
+            Next::Elsewhere => {
+                if why == Why::Slow {
+                    // It ran nothing: the first takes too long still.
+                    self.too_long = TooLong::already(Instant::now().into_std());
+                }
+                self.due(field)
             }
-            Next::SecondOpinion => self.next_lease(Why::Opinion),
+            Next::Again { .. } if !self.may_repeat(Why::Repeat) => self.give_up(),
             Next::Again { backoff } => Step::After(backoff),
+            // A peer first: where there is no other, no repeat is spent.
+            Next::SecondOpinion => match self.next_lease(Why::Opinion) {
+                Step::Begin(..) if !self.may_repeat(Why::Opinion) => self.give_up(),
+                step => step,
+            },
         }
+    }
+
+    fn give_up(&self) -> Step {
+        Step::Done(Err(self.history.clone().give_up(&self.call.params)))
+    }
+
+    /// Whether a try was not sent, as it is at this moment: since the last look it may have been.
+    fn is_unsent(&self, runner: &Runner) -> bool {
+        let connected = || self.pool.transport.signs(destination(&runner.lease)).is_some();
+        runner.pulse.sign() == Sign::Unsent && !connected()
     }
 
     fn answered<F>(&mut self, runner: Runner, reply: InferReply, field: &Field<'_, F>) -> Step
@@ -316,7 +337,7 @@ impl<'a, T: Transport> Race<'a, T> {
     fn alarm<F: Future<Output = Ended>>(&mut self, field: &mut Field<'_, F>) -> Step {
         let (now, pool) = (Instant::now(), self.pool);
         if self.until <= now {
-            let unsent = field.runners().all(|runner| runner.pulse.sign() == Sign::Unsent);
+            let unsent = field.runners().all(|runner| self.is_unsent(runner));
             let executed = if unsent { Executed::No } else { Executed::Maybe };
             field.clear().for_each(|runner| pool.report(runner.lease, Outcome::Late));
             return Step::Done(Err(self.history.late(executed)));
@@ -325,8 +346,8 @@ impl<'a, T: Transport> Race<'a, T> {
             if pulse.next_look().is_none_or(|at| now.into_std() < at) {
                 continue;
             }
-            let received = pool.transport.received(destination(lease));
-            if pulse.look(received, pool.balancer.stalled_at(lease), now.into_std()) {
+            let signs = pool.transport.signs(destination(lease));
+            if pulse.look(signs, pool.balancer.stalled_at(lease), now.into_std()) {
                 debug!(model = %self.call.params.model, node = %lease.node(), "a peer gives no sign of life");
                 pool.balancer.stalled(lease, now.into_std());
                 pool.budget.counters().stalls.add();
@@ -343,8 +364,15 @@ impl<'a, T: Transport> Race<'a, T> {
             self.too_long = TooLong::default();
             return Step::Wait;
         };
-        self.too_long.look_up(|| field.usual(), now.into_std());
-        let due = due(&self.history, only, &mut self.too_long, now.into_std());
+        let sign = match only.pulse.sign() {
+            Sign::Unsent if !self.is_unsent(only) => Sign::Lives,
+            sign => sign,
+        };
+        self.too_long.look_up(|| only.lease.usual_of_model(99), now.into_std());
+        let due = due(&self.history, sign, &mut self.too_long, now.into_std());
+        if self.call.deadline <= now {
+            return Step::Wait;
+        }
         let why = match due {
             Due::Nothing => return Step::Wait,
             Due::Instead => Why::Moved,
@@ -354,7 +382,7 @@ impl<'a, T: Transport> Race<'a, T> {
         let (balancer, wanted, tried, now) =
             (&self.pool.balancer, self.wanted(), self.history.tried(), now.into_std());
         // What silenced the first peer may have silenced others: those that were heard meanwhile first.
-        let heard = balancer.lease_heard(field.since(), wanted, tried, now);
+        let heard = balancer.lease_heard(only.pulse.since(), wanted, tried, now);
         let others = heard.or_else(|_| balancer.lease_with_room(wanted, tried, now));
         let Ok(lease) = others else { return Step::Wait };
         if due == Due::Instead {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use lineside_mesh::{CallFailure, DialError, Outbound};
+use lineside_mesh::{CallFailure, DialError, Outbound, Signs};
 use lineside_wire::{
     CallContext, Executed, Fault, FaultCode, InferParams, InferResult, ModelVersion, PayloadBuilder, method,
 };
@@ -44,6 +44,8 @@ enum Manner {
     ModelFails(Duration),
     /// Works after the first time, but stops after the second: no answer, and no packet.
     Stops(Duration, Duration),
+    /// What is sent to it does not arrive. What it sends does.
+    Deaf,
     /// Takes the first time to connect, and then the second to answer.
     Connects(Duration, Duration),
 }
@@ -123,7 +125,7 @@ impl Transport for Arc<Network> {
                 let error = DialError::Unreachable { address, reason: "no route".to_owned() };
                 Err(CallFailure::Unreachable { node, error })
             }
-            Manner::Silent => std::future::pending().await,
+            Manner::Silent | Manner::Deaf => std::future::pending().await,
             Manner::ModelFails(time) => {
                 sleep(time).await;
                 let fault = Fault::new(FaultCode::InferenceFailed, format!("{node} failed on this input"));
@@ -143,16 +145,18 @@ impl Transport for Arc<Network> {
         }
     }
 
-    fn received(&self, to: Destination) -> Option<u64> {
+    fn signs(&self, to: Destination) -> Option<Signs> {
         let age = self.age();
+        let both = |count| Some(Signs { packets: count, acknowledged: count });
         match self.manner(to.node) {
             Manner::Stops(_, lives) => {
                 let lived = age.min(lives).as_millis();
-                Some(u64::try_from(lived).unwrap())
+                both(u64::try_from(lived).unwrap())
             }
             Manner::Connects(connect, _) if age < connect => None,
             Manner::Away => None,
-            _ => Some(self.packets.fetch_add(1, Relaxed)),
+            Manner::Deaf => Some(Signs { packets: self.packets.fetch_add(1, Relaxed), acknowledged: 7 }),
+            _ => both(self.packets.fetch_add(1, Relaxed)),
         }
     }
 

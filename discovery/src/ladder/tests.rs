@@ -88,6 +88,23 @@ fn the_first_round_has_every_source_in_it() {
 }
 
 #[test]
+fn four_dials_are_on_their_way_at_most_and_the_next_when_one_has_ended() {
+    let mut climb = Climb::new();
+    (2..=250).for_each(|n| assert!(climb.ladder.hint(node(n), &[address(n)], climb.now)));
+    let mut flying = climb.dials();
+    assert_eq!((DIALS_MAX, flying.len()), (4, 4));
+    let wake = |climb: &Climb| climb.ladder.next_wake(|node| climb.active.contains(&node));
+    for _ in 0..20 {
+        climb.pass(60);
+        assert_eq!((climb.dial(), wake(&climb)), (None, None), "only an end makes room");
+        climb.end(flying.remove(0), Answer::Nobody);
+        assert!(wake(&climb).is_some());
+        flying.extend(climb.dials());
+        assert_eq!(flying.len(), DIALS_MAX);
+    }
+}
+
+#[test]
 fn a_flood_of_false_hints_does_not_hold_up_the_seeds() {
     let mut climb = Climb::new();
     (2..=250).for_each(|n| assert!(climb.ladder.hint(node(n), &[address(n)], climb.now)));

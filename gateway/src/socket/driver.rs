@@ -169,7 +169,7 @@ impl<C: Cluster, S: AsyncRead + AsyncWrite + Unpin> Driver<C, S> {
             }
             End::Leaving => {
                 self.session.leave();
-                let drain_max = self.session.asking.door.shared.config.drain_max;
+                let drain_max = self.session.asking.door.shared.settings().drain_max;
                 let answered = async { while self.calls.join_next().await.is_some() {} };
                 tokio::select! {
                     _ = timeout(drain_max.saturating_sub(GOODBYE_MAX), answered) => {}

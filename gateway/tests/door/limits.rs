@@ -214,6 +214,28 @@ async fn a_full_door_says_busy_at_once_and_has_room_again_when_a_request_ends() 
 }
 
 #[tokio::test]
+async fn who_invents_names_has_no_more_places_for_each_of_them() {
+    let trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    let gate = Gate::with(GatewayConfig { in_flight_max: 40, trusted_proxies, ..config() });
+    let mut flood = Vec::new();
+    for number in 0..60 {
+        let mut caller = gate.caller().await;
+        let name = format!("program-{number}");
+        caller.send(SLOW, &[("X-Forwarded-For", "192.0.2.1"), ("X-Api-Key", &name)], REQUEST).await;
+        flood.push(caller);
+    }
+    let refused = async || gate.metric(r#"lineside_busy_total{reason="share"}"#).await;
+    let waiting = || gate.line.waiting.load(Ordering::SeqCst);
+    eventually("each request waits or was refused", async || waiting() + refused().await as usize == 60)
+        .await;
+    // Sixteen shares of seventeen; whoever comes from elsewhere, or with a key, finds a place.
+    assert!(waiting() < 40, "{} of 40 places are taken by one address", waiting());
+    let mut other = gate.caller().await;
+    assert_eq!(other.post_with(ECHO, &[("X-Forwarded-For", "192.0.2.2")], REQUEST).await.status, 200);
+    gate.line.go.add_permits(60);
+}
+
+#[tokio::test]
 async fn a_batch_has_no_more_places_than_anybody_else() {
     let gate = Gate::with(GatewayConfig { in_flight_max: 2, ..config() });
     let call = |id: usize| {

@@ -99,6 +99,15 @@ async fn wrong_calls_are_faults_with_the_same_names_as_over_http() {
     assert_eq!(floor.fault(infer("busy", &[])).await, FaultCode::Busy);
     assert_eq!(floor.fault(infer("lost", &[])).await, FaultCode::Lost);
     assert_eq!(floor.fault(infer("add", &[])).await, FaultCode::InvalidParams);
+    for (length, found) in [(128, None), (129, Some(FaultCode::InvalidParams))] {
+        let mut drawn = infer("echo", &[]);
+        drawn.context.affinity = Some("x".repeat(length));
+        let fault = floor.call(drawn).await.err().map(|failure| match failure {
+            CallFailure::Fault { fault, .. } => fault.code,
+            other => panic!("{other}"),
+        });
+        assert_eq!(fault, found, "an affinity of {length} bytes");
+    }
     let mut short = infer("stuck", &[]);
     short.context.timeout_us = Some(50_000);
     assert_eq!(floor.fault(short).await, FaultCode::DeadlineExceededRunning);

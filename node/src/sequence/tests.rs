@@ -17,6 +17,19 @@ fn spec(name: &str, shape: &[i64]) -> TensorSpec {
 }
 
 /// A model that adds up what it is given: its state is behind the input `x` and before the output `y`.
+#[test]
+fn what_was_kept_before_a_node_was_out_of_work_is_not_gone_on_with() {
+    let floor = Floor::new();
+    assert_eq!(floor.sum(part("a").with(START), 2.0), 2.0);
+    assert_eq!(floor.sum(part("b").with(START), 3.0), 3.0);
+    let running = floor.begin(part("b")).unwrap();
+    floor.sequences.forget();
+    assert_eq!(floor.code(part("a")), FaultCode::SequenceLost);
+    let (outputs, code) = (floor.run(running, 1.0).unwrap(), floor.code(part("b")));
+    assert_eq!((number(&outputs[0]), code), (4.0, FaultCode::SequenceLost), "it is answered and not kept");
+    assert_eq!(floor.sum(part("a").with(START), 5.0), 5.0);
+}
+
 fn signature() -> Signature {
     Signature {
         inputs: vec![spec("x", &[-1]), spec("sum", &[1])],

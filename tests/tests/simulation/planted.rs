@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use lineside_wire::Executed;
+use tokio::time::Instant;
+
 use super::{
+    ledger::{Circumstances, ENOUGH, Ended, Record, Run, Try, TryEnd},
     node::Manner,
     plan::{Defect, FORMING, Machine, Plan, Spell, Trouble},
     run,
@@ -84,6 +88,61 @@ fn a_budget_that_allows_everything_is_found() {
 fn a_bar_that_never_ends_is_found() {
     let broken = Trouble::Manner(2, Manner::Broken);
     found(&[(1_000, 6_000, broken)], Defect::BarsForEver, "bars 2");
+}
+
+/// A call with time enough that failed after these tries, while node 1 was good.
+fn failed(tries: &[(u8, TryEnd)]) -> Record {
+    let issued = Instant::now();
+    let a_try = |(node, end): &(u8, TryEnd)| Try { node: *node, at: issued, end: Some(*end) };
+    Record {
+        gateway: 9,
+        value: 1,
+        session: None,
+        expected: 1,
+        issued,
+        deadline: issued + 2 * ENOUGH,
+        good: vec![1],
+        must: false,
+        tries: tries.iter().map(a_try).collect(),
+        runs: Vec::new(),
+        paid: 0,
+        end: Some((issued, Ended::Error { text: "lost".to_owned(), executed: Executed::Maybe })),
+    }
+}
+
+/// Which rule a call breaks; nothing was spent, and nobody else is known to be bad.
+fn broken(record: &Record, crowded: bool) -> Option<String> {
+    let at = Circumstances { good: vec![1], spent: false, crowded, bad_since: Default::default() };
+    record.check(&at).err().map(|broken| broken.0)
+}
+
+#[test]
+fn each_excuse_for_a_failure_is_one_of_the_limits_and_nothing_else_is() {
+    let one = failed(&[(2, TryEnd::Maybe)]);
+    assert!(broken(&one, false).unwrap().contains("could have answered"));
+    assert_eq!(broken(&one, true), None, "no repeats in a cluster without room");
+    assert_eq!(broken(&failed(&[(2, TryEnd::Maybe), (3, TryEnd::Maybe)]), false), None, "two may have run");
+    let refused = [(2, TryEnd::Nothing), (3, TryEnd::Nothing)];
+    assert!(broken(&failed(&refused), true).is_some(), "what ran nothing is tried again for nothing");
+    let whole = Record { must: true, ..one.clone() };
+    assert!(broken(&whole, true).unwrap().contains("all is whole"));
+    let hasty = Record { deadline: one.issued + ENOUGH / 2, ..one };
+    assert_eq!(broken(&hasty, false), None, "it had no time");
+}
+
+#[test]
+fn a_call_that_ends_late_or_is_tried_too_often_or_runs_twice_breaks_a_rule() {
+    let one = failed(&[(2, TryEnd::Maybe)]);
+    let late = one.latest_end() + Duration::from_millis(1);
+    let late = Record { end: one.end.clone().map(|(_, ended)| (late, ended)), ..one.clone() };
+    assert!(broken(&late, true).unwrap().contains("after its deadline"));
+    let often = failed(&[(2, TryEnd::Nothing); 4]);
+    assert!(broken(&often, true).unwrap().contains("tried 4 times"));
+    let run = Run { node: 2, life: 1, at: one.issued };
+    let of_session = Record { session: Some(("belt".to_owned(), false)), ..one };
+    let runs = |count: usize, of: &Record| Record { runs: vec![run; count], ..of.clone() }.check_runs();
+    assert!(runs(1, &of_session).is_ok() && runs(2, &of_session).is_err());
+    assert!(Record { end: None, ..of_session }.check_runs().is_err(), "it never ended");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use lineside_client::Transport;
-use lineside_mesh::{CallFailure, Destination, Outbound, Reply};
+use lineside_mesh::{CallFailure, Destination, Outbound, Reply, Signs};
 use lineside_wire::{CallContext, NodeId};
 use serde::Serialize;
 use tokio::sync::{Notify, oneshot};
@@ -99,8 +99,10 @@ impl Transport for Port {
         }
     }
 
-    fn received(&self, to: Destination) -> Option<u64> {
-        locked(&self.mailbox.received).get(&(self.gateway, to.node)).copied()
+    fn signs(&self, to: Destination) -> Option<Signs> {
+        let packets = locked(&self.mailbox.received).get(&(self.gateway, to.node)).copied()?;
+        // The model does not acknowledge: whatever comes counts as such.
+        Some(Signs { packets, acknowledged: packets })
     }
 
     fn quiet_max(&self) -> Duration {

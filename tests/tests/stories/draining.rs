@@ -12,7 +12,7 @@ use std::{
 use lineside_certs::{AUTHORITY_DIRECTORY, Identity};
 use lineside_client::Client;
 use lineside_tests::{Addends, Floor, Http, Load, PATIENCE, Plan, add_by_http, eventually};
-use lineside_wire::{MemberRow, Role};
+use lineside_wire::{MemberRow, NodeId, Role};
 use tokio::{net::UnixDatagram, task::JoinSet, time::timeout};
 
 fn is_busy(row: &MemberRow) -> bool {
@@ -89,24 +89,34 @@ async fn ask(http: &mut Http, addends: Addends) -> Result<(), String> {
 #[tokio::test]
 async fn every_node_and_every_door_is_restarted_under_load_and_no_request_fails() {
     let mut floor = Floor::empty(&["add"]).await;
-    let nodes = ["press", "weld"].map(Plan::node);
-    floor.start_all(nodes.into_iter().chain(["door", "gate"].map(Plan::gateway))).await;
+    let nodes = ["press", "weld"];
+    floor.start_all(nodes.map(Plan::node).into_iter().chain(["door", "gate"].map(Plan::gateway))).await;
     let client = floor.client(&["door", "gate"]).await;
     let quic = Load::of_adds(floor.member("door").http_address(), 0, &client, 3);
     let http = TwoDoors::open(["door", "gate"].map(|door| floor.member(door).http_address()), 4);
     for name in ["press", "door", "weld", "gate"] {
+        let node = nodes.contains(&name).then(|| floor.member(name).node());
         http.answers(20).await;
         quic.answers(20).await;
+        takes_its_part(&quic, node).await;
         floor.member(name).terminate();
         let status = floor.member_mut(name).ended(PATIENCE).await;
         assert_eq!(status.code(), Some(0), "{name}: {}", floor.member(name).log());
         http.answers(20).await;
         floor.restart(name).await;
         floor.formed().await;
+        takes_its_part(&quic, node).await;
     }
     http.answers(20).await;
     assert!(100 <= http.end().await);
     quic.end().await.assert_nothing_lost();
+}
+
+/// A node, if it is one, answers callers.
+async fn takes_its_part(load: &Load, node: Option<NodeId>) {
+    if let Some(node) = node {
+        load.answers_of(node, 10).await;
+    }
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ async fn a_node_that_fails_at_once_draws_no_calls_and_hardly_anybody_notices() {
 }
 
 #[tokio::test]
-async fn a_node_that_hangs_and_keeps_saying_that_it_lives_is_left_alone_soon() {
+async fn a_node_that_hangs_and_keeps_saying_that_it_lives_is_left_alone_soon_and_hardly_anybody_notices() {
     /// How long it may take until nobody asks it any more.
     const LEFT_ALONE_WITHIN: Duration = Duration::from_secs(15);
     /// The part of the calls that finds out, now and then, whether it works again.
@@ -71,24 +71,26 @@ async fn a_node_that_hangs_and_keeps_saying_that_it_lives_is_left_alone_soon() {
     let bad = Plan::node("paint").serving("add-hangs", "add");
     floor.start_all(good.into_iter().chain([bad, Plan::gateway("door")])).await;
     let door = floor.member("door").http_address();
-    let load = Load::per_second(60, door, 12, Some(Duration::from_secs(2)));
+    // Time for a second try, which is made when the first takes far longer than is usual here, and a second at least.
+    let load = Load::per_second(60, door, 12, Some(Duration::from_secs(5)));
     let begun = Instant::now();
 
     let mut before = calls(&floor).await;
-    let (mut part, mut seen) = (1.0, Tally::default());
+    let mut part = 1.0;
     while LEFT_ALONE_SHARE < part && begun.elapsed() < LEFT_ALONE_WITHIN + LOOK_FOR {
-        let noticed = load.tally();
         sleep(LOOK_FOR).await;
         let now = calls(&floor).await;
-        (part, seen) = (share("paint", &before, &now), load.tally().since(&noticed));
+        part = share("paint", &before, &now);
         before = now;
     }
     let row = floor.sees("door", "paint", "is there", |_| true).await;
     assert_eq!(row.state, "alive", "its heart beats");
     assert!(part <= LEFT_ALONE_SHARE, "it still had {part:.3} of the calls after {:?}", begun.elapsed());
-    // Those that still fail are calls that were to find out whether it works again, and calls from before.
-    assert!(seen.failures.len() as u64 * 10 <= seen.sent, "{seen:?}");
-    load.end().await;
+    let tally = load.end().await;
+    floor.assert_ours(&tally);
+    // Those that hang are done elsewhere in time, but for what the budget for second tries does not allow.
+    let Tally { sent, failures, .. } = &tally;
+    assert!(failures.len() as u64 * 50 <= *sent, "{} of {sent} failed: {tally:?}", failures.len());
 }
 
 #[tokio::test]

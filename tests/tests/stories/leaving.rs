@@ -21,22 +21,6 @@ async fn a_node_that_is_told_to_end_under_load_loses_nothing_and_has_left() {
 }
 
 #[tokio::test]
-async fn nodes_are_restarted_one_after_another_without_an_error() {
-    let mut floor = Floor::with_nodes(["press", "weld"]).await;
-    let load = floor.load(4, 4).await;
-    for name in ["press", "weld"] {
-        let node = floor.member(name).node();
-        load.answers_of(node, 20).await;
-        floor.member(name).terminate();
-        assert!(floor.member_mut(name).ended(PATIENCE).await.success());
-        floor.restart(name).await;
-        floor.formed().await;
-        load.answers_of(node, 20).await;
-    }
-    load.end().await.assert_nothing_lost();
-}
-
-#[tokio::test]
 async fn a_door_that_is_told_to_end_finishes_what_it_was_asked() {
     let mut floor = Floor::empty(&["slow-add"]).await;
     floor.start_all([Plan::node("press"), Plan::gateway("door")]).await;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use lineside_certs::{
     AUTHORITY_DIRECTORY, Authority, AuthorityError, Clock, Credentials, Identity, Lifetimes, Subject,
 };
-use lineside_client::{AskError, Client};
+use lineside_client::{AskError, Client, Standing};
 use lineside_wire::{FaultCode, MemberRow, Role, method};
 
 use super::{connected, give, listed};
@@ -66,9 +66,17 @@ impl Operator {
         &self.client
     }
 
-    /// Gives an order.
-    pub(super) async fn order(&self, row: &MemberRow, order: &'static str) -> Result<(), Failure> {
-        give(&self.client, row, order).await.map_err(|error| refused(&error, order))
+    /// Gives an order. `name` is what people call the member.
+    pub(super) async fn order(
+        &self,
+        name: &str,
+        row: &MemberRow,
+        order: &'static str,
+    ) -> Result<(), Failure> {
+        give(&self.client, row, order).await.map_err(|error| match is_gone(row, &error) {
+            true => gone(name, row, order),
+            false => refused(&error, order),
+        })
     }
 
     pub(super) async fn close(self) {
@@ -119,6 +127,29 @@ fn nobody_may(name: &str) -> Failure {
     )
 }
 
+/// Whether an order failed because nobody is there who could take it. A member that is given up by mistake answers.
+fn is_gone(row: &MemberRow, error: &AskError) -> bool {
+    let is_silent = matches!(error, AskError::Broken { .. } | AskError::Late { .. });
+    is_silent && !row.state.parse().is_ok_and(Standing::is_present)
+}
+
+/// An order to a member that is not there.
+fn gone(name: &str, row: &MemberRow, order: &str) -> Failure {
+    let remedy = match order {
+        method::MEMBER_DRAIN => "nothing is left to do: no calls go to it, and it can be switched off",
+        _ => {
+            "start it again first; whether it is cordoned then is the file state/cordoned in its data directory, which may \
+             be made or removed by hand while it does not run"
+        }
+    };
+    let why = match row.state.as_str() {
+        "left" => "it has left the cluster",
+        "revoked" => "it was shut out of the cluster",
+        _ => "it is down: nobody in the cluster hears of it",
+    };
+    Failure::new(Exit::Failure, format!("{name} is not there to take the order"), why, remedy)
+}
+
 /// Why an order was not taken, as the end of a command.
 fn refused(error: &AskError, order: &'static str) -> Failure {
     match error {
@@ -147,7 +178,21 @@ fn refused(error: &AskError, order: &'static str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::certs::tests::Desk;
+    use crate::commands::{certs::tests::Desk, connect::tests as rows};
+
+    #[test]
+    fn an_order_to_a_member_that_is_gone_says_so_and_what_can_be_done_without_it() {
+        let mut row = rows::row("weld", Vec::new());
+        let silent = AskError::Broken { node: row.node, reason: "no answer".to_owned() };
+        assert!(!is_gone(&row, &silent), "the others have it for alive: the network is to blame");
+        for (state, why) in [("down", "is down"), ("left", "has left"), ("revoked", "was shut out")] {
+            row.state = state.to_owned();
+            assert!(is_gone(&row, &silent) && !is_gone(&row, &AskError::NoMember));
+            let told = gone("weld", &row, method::MEMBER_CORDON).text();
+            assert!(told.contains(why) && told.contains("state/cordoned"), "{told}");
+        }
+        assert!(gone("weld", &row, method::MEMBER_DRAIN).text().contains("nothing is left to do"));
+    }
 
     #[test]
     fn the_authority_here_makes_an_admin_for_one_command() {

@@ -7,7 +7,8 @@ use lineside_wire::{Empty, MemberRow, MemberState, method};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    exit::{Exit, Failure, Outcome},
+    exit::{Exit, Failure, OrFail as _, Outcome},
+    local::Stop,
     output::{self, Progress},
 };
 
@@ -27,8 +28,16 @@ enum Seen {
     Silent,
 }
 
-/// Waits until it has left.
+/// Waits until it has left, or somebody breaks off the wait.
 pub(super) async fn until_left(client: &Client, name: &str, row: &MemberRow, within: Duration) -> Outcome {
+    let mut stop = Stop::listen().or_fail(Exit::Failure, "signals cannot be taken over", "")?;
+    tokio::select! {
+        outcome = waited(client, name, row, within) => outcome,
+        () = stop.asked() => Err(broken_off(name)),
+    }
+}
+
+async fn waited(client: &Client, name: &str, row: &MemberRow, within: Duration) -> Outcome {
     let (until, mut progress) = (Instant::now() + within, Progress::start(false));
     let mut told = None;
     loop {
@@ -43,7 +52,10 @@ pub(super) async fn until_left(client: &Client, name: &str, row: &MemberRow, wit
             Seen::Works(_) | Seen::Silent if until <= Instant::now() => return Err(late(name, seen, within)),
             Seen::Works(_) | Seen::Silent if told == Some(seen) => {}
             Seen::Works(0) => progress.stage(format_args!("{name} leaves: no calls are left")),
-            Seen::Works(calls) => progress.stage(format_args!("{name} leaves: it finishes {calls} calls")),
+            Seen::Works(number) => {
+                let finishes = calls(number);
+                progress.stage(format_args!("{name} leaves: it finishes {finishes}"));
+            }
             Seen::Silent => progress.stage(format_args!("{name} does not answer any more")),
         }
         told = Some(seen);
@@ -85,9 +97,24 @@ fn of_the_others(now: &MemberRow, before: &MemberRow) -> Seen {
     }
 }
 
+/// For one call, and for several.
+fn calls(number: u32) -> String {
+    if number == 1 { "1 call".to_owned() } else { format!("{number} calls") }
+}
+
+/// Whoever breaks off the wait may think that this breaks off the drain.
+fn broken_off(name: &str) -> Failure {
+    Failure::new(
+        Exit::Degraded,
+        format!("{name} goes on leaving, and nobody waits for it"),
+        "a drain cannot be taken back",
+        "look with `lineside members`; start it again when it has ended",
+    )
+}
+
 fn late(name: &str, seen: Seen, within: Duration) -> Failure {
     let why = match seen {
-        Seen::Works(calls) => format!("it still has {calls} calls, and goes on finishing them"),
+        Seen::Works(number) => format!("it still has {}, and goes on finishing them", calls(number)),
         Seen::Silent | Seen::Left | Seen::Again => {
             "it does not answer, and nobody heard its goodbye".to_owned()
         }
@@ -96,7 +123,7 @@ fn late(name: &str, seen: Seen, within: Duration) -> Failure {
         Exit::Degraded,
         format!("{name} has not left within {within:?}"),
         why,
-        "look again with `lineside members`; a second SIGTERM on its machine ends it at once, and loses what runs",
+        "look again with `lineside members`; SIGTERM twice on its machine ends it at once, and loses what runs",
     )
 }
 
@@ -125,5 +152,7 @@ mod tests {
         state.draining = false;
         assert_eq!(of_the_others(&now, &before), Seen::Again);
         assert!(late("press", Seen::Works(3), ASK_EVERY).text().contains("3 calls"));
+        assert!(late("press", Seen::Works(1), ASK_EVERY).text().contains("1 call,"));
+        assert!(broken_off("press").text().contains("press goes on leaving"));
     }
 }

@@ -107,6 +107,82 @@ fn an_overtaken_try_blames_only_who_took_far_too_long() {
 }
 
 #[test]
+fn a_node_that_callers_give_up_long_after_it_should_have_answered_rests() {
+    let mut floor = Floor::with(["press", "weld"]);
+    (0..20).for_each(|_| floor.good("press"));
+    // Whoever goes away before that says nothing of it: it is not even full.
+    for _ in 0..20 {
+        floor.end("press", Duration::from_millis(99), Outcome::Abandoned);
+    }
+    assert_eq!((floor.rests("press"), floor.shown("press").failures), (None, 0));
+    assert!(floor.send(4).contains(&"press".to_owned()));
+    (0..3).for_each(|_| floor.end("press", Duration::from_millis(800), Outcome::Abandoned));
+    assert_eq!((floor.rests("press"), floor.shown("press").failures), (Some(Rest::Errors), 3));
+}
+
+#[test]
+fn what_a_node_has_rested_for_is_not_held_against_it_once_more() {
+    let mut floor = Floor::with(["press", "weld"]);
+    // Nineteen calls, too few to judge by; then one that breaks.
+    for call in 0..19 {
+        if call % 3 == 2 {
+            floor.good("press");
+        } else {
+            floor.err("press");
+        }
+        floor.good("weld");
+    }
+    floor.lose("press");
+    assert_eq!(floor.rests("press"), Some(Rest::Broken));
+    floor.pass(Duration::from_secs(3));
+    // Back, and looked at a second later, with the old calls not ten seconds ago.
+    floor.good("press");
+    for _ in 0..4 {
+        floor.pass(Duration::from_millis(500));
+        floor.good("press");
+        floor.good("weld");
+    }
+    assert_eq!((floor.rests("press"), floor.shown("press").ejections), (None, [1, 0, 0, 0, 0]));
+}
+
+#[test]
+fn what_the_process_before_did_is_not_held_against_this_one() {
+    for how in [Outcome::Failed, Outcome::Late, Outcome::Erred] {
+        let mut floor = Floor::with(["press", "weld"]);
+        (0..10).for_each(|_| floor.good("weld"));
+        let old: Vec<_> = (0..30).map(|_| floor.lease_of("press")).collect();
+        floor.pass(Duration::from_secs(2));
+        floor.change("press", |node| node.epoch = 2);
+        // They come to nothing only now.
+        floor.pass(Duration::from_millis(10));
+        old.into_iter().for_each(|lease| floor.report(lease, how));
+        for _ in 0..3 {
+            floor.pass(Duration::from_millis(600));
+            floor.good("press");
+            floor.good("weld");
+        }
+        assert_eq!((floor.rests("press"), floor.shown("press").ejections), (None, [0; 5]), "{how:?}");
+        // One failure of its own is one.
+        floor.err("press");
+        assert_eq!(floor.rests("press"), None, "{how:?}");
+    }
+}
+
+#[test]
+fn an_error_of_a_call_from_before_a_restart_is_not_one_in_a_row() {
+    let mut floor = Floor::with(["press", "weld"]);
+    let old: Vec<_> = (0..2).map(|_| floor.lease_of("press")).collect();
+    floor.pass(Duration::from_millis(1));
+    floor.change("press", |node| node.epoch = 2);
+    floor.pass(Duration::from_millis(1));
+    old.into_iter().for_each(|lease| floor.report(lease, Outcome::Erred));
+    floor.err("press");
+    assert_eq!(floor.rests("press"), None);
+    (0..2).for_each(|_| floor.err("press"));
+    assert_eq!(floor.rests("press"), Some(Rest::Errors));
+}
+
+#[test]
 fn a_node_that_fails_too_many_of_its_calls_rests_while_the_others_do_better() {
     let sick = |others_are_well: bool| {
         let mut floor = Floor::with(NAMES);
@@ -164,6 +240,17 @@ fn small_differences_half_of_the_nodes_and_who_says_that_it_is_slow_do_not_make_
     }
     floor.work(15, |name| Duration::from_millis(if name == "press" { 200 } else { 20 }));
     assert!(!ejected(&floor), "it is as slow as it says");
+}
+
+#[test]
+fn nobody_is_excused_for_anything_by_what_it_says_of_itself() {
+    let mut floor = Floor::with(NAMES);
+    for node in &mut floor.nodes {
+        let call_us = if &*node.name == "press" { u32::MAX } else { 20_000 };
+        node.load = node.load.map(|load| LoadReport { call_us, ..load });
+    }
+    floor.work(15, |name| Duration::from_millis(if name == "press" { 8_000 } else { 20 }));
+    assert_eq!(floor.rests("press"), Some(Rest::Latency), "a minute for a call, it says");
 }
 
 #[test]

@@ -51,6 +51,16 @@ fn one_after_the_other_whatever_they_have_to_do() {
 }
 
 #[test]
+fn another_policy_begins_at_once_and_without_debts() {
+    let nodes = [able("glue", 2, 1_000), able("press", 2, 1_000), able("weld", 1, 9_000_000)];
+    let floor = Floor::by(Policy::WeightedRoundRobin, nodes);
+    drop(floor.spread(200));
+    floor.balancer.set(Balancing { policy: Policy::RoundRobin, ..Balancing::default() });
+    let spread = floor.spread(30);
+    assert!(spread.values().all(|count| (9..=11).contains(count)), "{spread:?}");
+}
+
+#[test]
 fn one_after_the_other_by_what_each_can_do_and_is_to_do() {
     let nodes = [able("glue", 4, 1_000), able("press", 4, 2_000), able("weld", 1, 1_000)];
     let mut floor = Floor::by(Policy::WeightedRoundRobin, nodes);
@@ -61,6 +71,36 @@ fn one_after_the_other_by_what_each_can_do_and_is_to_do() {
     floor.change("glue", |node| node.weight = 50);
     let spread = floor.spread(50);
     assert!(spread["glue"].abs_diff(20) <= 1 && spread["press"].abs_diff(20) <= 1, "{spread:?}");
+}
+
+#[test]
+fn who_says_that_it_can_do_everything_draws_no_more_than_the_largest_node_there_can_be() {
+    for policy in [Policy::LeastLoad, Policy::WeightedRoundRobin, Policy::PowerOfTwo, Policy::Rendezvous] {
+        let honest = Candidate { weight: 1_000, ..able("weld", 256, 1_000) };
+        let boasts = Candidate { weight: u16::MAX, ..able("press", u32::MAX, 1_000) };
+        let floor = Floor::by(policy, [boasts, honest]);
+        let leases: Vec<_> = (0..400)
+            .map(|number| {
+                let affinity = (policy == Policy::Rendezvous).then(|| format!("part {number}"));
+                floor.lease_by(affinity.as_deref())
+            })
+            .collect();
+        let drawn = leases.iter().filter(|lease| name(lease) == "press").count();
+        assert!((150..=250).contains(&drawn), "{policy:?}: {drawn} of 400");
+    }
+}
+
+#[test]
+fn turns_do_not_overflow_whatever_is_said_of_the_time_that_calls_take() {
+    for reached in [u64::MAX >> 2, choose::TURNS_MAX] {
+        let slow = |name| Candidate { weight: 1, ..able(name, 1, u32::MAX) };
+        let floor = Floor::by(Policy::WeightedRoundRobin, ["glue", "press"].map(slow));
+        floor.balancer.turn.store(reached, Relaxed);
+        let calls = 1_000;
+        let glue = floor.send(calls).iter().filter(|name| *name == "glue").count();
+        assert_eq!(glue, calls / 2);
+        assert!(floor.balancer.turn.load(Relaxed) < u64::MAX / 2);
+    }
 }
 
 #[test]

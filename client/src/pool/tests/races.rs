@@ -60,6 +60,15 @@ async fn a_stalled_nodes_calls_are_answered_elsewhere_when_it_is_time_and_no_lat
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_sends_and_hears_nothing_stalls() {
+    let floor = Floor::with([("press", Manner::Deaf), ("weld", QUICK)]);
+    let start = Instant::now();
+    assert_eq!(floor.send().await.unwrap().report.node, id("weld"));
+    assert!(start.elapsed() <= STALL_AFTER + millis(9), "{:?}", start.elapsed());
+    assert_eq!((floor.counted(Why::Stall), floor.pool.counts().stalls), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_model_on_a_live_node_is_left_to_its_work() {
     let floor = Floor::with([("press", Manner::Works(Duration::from_secs(7))), ("weld", QUICK)]);
     let reply = floor.send().await.unwrap();
@@ -273,6 +282,200 @@ async fn hedges_are_at_most_one_call_in_twenty_and_none_of_a_session() {
     assert_eq!(floor.counted(Why::Hedge), 0);
 }
 
+impl Floor {
+    /// Has the nodes answer so many calls, each within this time.
+    async fn work(&self, calls: usize) {
+        for _ in 0..calls {
+            self.send().await.unwrap();
+        }
+    }
+
+    /// A call that goes to the press first.
+    async fn send_to_press(&self) -> (Result<InferReply, CallError>, Duration) {
+        loop {
+            let before = self.asked().len();
+            let begun = Instant::now();
+            let reply = self.send().await;
+            if self.asked()[before] == id("press") {
+                return (reply, begun.elapsed());
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_lives_and_hangs_has_its_calls_answered_elsewhere_after_a_second() {
+    let floor = Floor::with([("press", QUICK), ("weld", QUICK)]);
+    floor.work(10).await;
+    floor.network.set("press", Manner::Silent);
+    let (reply, took) = floor.send_to_press().await;
+    assert_eq!(reply.unwrap().report.node, id("weld"));
+    assert!((millis(1_000)..=millis(1_010)).contains(&took), "{took:?}");
+    assert_eq!((floor.counted(Why::Slow), floor.counted(Why::Stall)), (1, 0));
+    // Three of them, and nobody waits for it any more.
+    floor.send_to_press().await.0.unwrap();
+    floor.send_to_press().await.0.unwrap();
+    assert!(floor.is_barred("press") && floor.cancelled_all());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_takes_long_everywhere_hangs_only_after_three_times_as_long_as_is_usual() {
+    let usual = millis(1_500);
+    let floor = Floor::with([("press", Manner::Works(usual)), ("weld", Manner::Works(usual))]);
+    // Also the first calls, when nobody knows how long is usual.
+    floor.work(20).await;
+    assert_eq!((floor.counted(Why::Slow), floor.asked().len()), (0, 20));
+    floor.network.set("press", Manner::Silent);
+    let (reply, took) = floor.send_to_press().await;
+    assert_eq!(reply.unwrap().report.node, id("weld"));
+    // A percentile is at most a quarter too large.
+    let found = took.checked_sub(usual).unwrap();
+    assert!((3 * usual..=3 * usual + 3 * usual / 4 + millis(10)).contains(&found), "{found:?}");
+    assert_eq!(floor.counted(Why::Slow), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_takes_too_long_is_tried_elsewhere_within_the_budget_and_never_one_of_a_session() {
+    let floor = Floor::with([("press", QUICK), ("weld", QUICK)]);
+    floor.work(10).await;
+    floor.network.set("press", Manner::Silent);
+    floor.empty_the_budget();
+    let (reply, _) = floor.send_to_press().await;
+    assert!(matches!(reply, Err(CallError::Late { attempts: 1, .. })), "{reply:?}");
+    assert_eq!((floor.counted(Why::Slow), floor.pool.counts().refused), (0, 1));
+    // The budget is whole again.
+    sleep(Duration::from_secs(20)).await;
+    let error = floor.pool.infer(of_session(&["press", "weld"])).await.unwrap_err();
+    assert!(matches!(error, CallError::Late { attempts: 1, .. }), "{error:?}");
+    assert_eq!(floor.counted(Why::Slow), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_door_has_the_time_to_try_elsewhere_itself() {
+    let floor = Floor::with([("press", QUICK), ("weld", QUICK)]);
+    let door = |name| Candidate { serves: crate::Serves::Anything, ..candidate(name) };
+    floor.pool.balancer().update(["press", "weld"].map(door).to_vec(), Instant::now().into_std());
+    floor.work(10).await;
+    floor.network.set("press", Manner::Silent);
+    let (reply, took) = floor.send_to_press().await;
+    assert_eq!(reply.unwrap().report.node, id("weld"));
+    assert!((millis(2_000)..=millis(2_010)).contains(&took), "{took:?}");
+    sleep(Duration::from_secs(3)).await;
+    floor.network.set("press", Manner::Works(millis(1_900)));
+    assert_eq!(floor.send_to_press().await.0.unwrap().report.node, id("press"));
+    assert_eq!(floor.counted(Why::Slow), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_try_of_a_hanging_call_that_ran_nothing_is_made_up_for_by_a_third() {
+    let floor = Floor::with([("press", QUICK), ("weld", QUICK), ("saw", QUICK)]);
+    floor.work(10).await;
+    floor.network.set("press", Manner::Silent);
+    let now = Instant::now().into_std();
+    // Nobody knows yet that the weld is leaving.
+    floor.network.set("weld", Manner::Fails(FaultCode::Draining));
+    floor.pool.balancer().update(vec![candidate("press"), candidate("weld")], now);
+    let call = floor.send_to_press();
+    let saw_comes = async {
+        sleep(millis(900)).await;
+        let all = ["press", "weld", "saw"].map(candidate).to_vec();
+        floor.pool.balancer().update(all, Instant::now().into_std());
+    };
+    let ((reply, took), ()) = tokio::join!(call, saw_comes);
+    let reply = reply.unwrap();
+    assert!(reply.report.node == id("saw") && took < millis(1_100), "{took:?}, {reply:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_try_goes_to_a_node_that_was_heard_meanwhile_and_to_another_where_none_was() {
+    let floor = Floor::with([("press", QUICK), ("glue", QUICK), ("weld", QUICK)]);
+    floor.work(9).await;
+    // What silences the press silences the glue, whose turn would be next.
+    floor.network.set("press", STALLED);
+    floor.network.set("glue", STALLED);
+    sleep(millis(100)).await;
+    let weld_answers = async {
+        sleep(millis(100)).await;
+        let others = [id("press"), id("glue")];
+        let now = || Instant::now().into_std();
+        let lease = floor.pool.balancer().lease(Wanted::Model(&add(), None), &others, now()).unwrap();
+        floor.pool.report(lease, Outcome::Heard);
+    };
+    let (reply, ()) = tokio::join!(floor.send(), weld_answers);
+    let asked = floor.asked()[9..].to_vec();
+    assert_eq!((asked, reply.unwrap().report.node), (vec![id("press"), id("weld")], id("weld")));
+
+    // Nobody was heard: any other is better than none.
+    let floor = Floor::with([("press", STALLED), ("weld", QUICK)]);
+    assert_eq!(floor.send().await.unwrap().report.node, id("weld"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_left_a_node_before_it_was_connected_is_not_sent_there_any_more() {
+    let connects = Manner::Connects(millis(400), millis(1));
+    let floor = Floor::with([("press", connects), ("weld", Manner::Works(millis(900)))]);
+    let call = floor.send();
+    let looks = async {
+        sleep(millis(300)).await;
+        floor.network.open.load(Relaxed)
+    };
+    let (reply, open) = tokio::join!(call, looks);
+    assert_eq!((open, reply.unwrap().report.node), (1, id("weld")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_sent_since_the_last_look_may_have_run() {
+    // Connected after the last look before the deadline, and it hangs.
+    let connects = Manner::Connects(millis(380), Duration::from_secs(60));
+    let floor = Floor::with([("press", connects)]);
+    let error = floor.pool.infer(call(millis(400))).await.unwrap_err();
+    assert!(matches!(error, CallError::Late { executed: Executed::Maybe, .. }), "{error:?}");
+    let floor = Floor::with([("press", Manner::Connects(Duration::from_secs(1), Duration::ZERO))]);
+    let error = floor.pool.infer(call(millis(400))).await.unwrap_err();
+    assert!(matches!(error, CallError::Late { executed: Executed::No, .. }), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_hangs_is_found_also_where_callers_go_away_before_their_deadline() {
+    let floor = Floor::with([("press", QUICK), ("weld", QUICK)]);
+    floor.work(10).await;
+    floor.network.set("press", Manner::Silent);
+    let mut gone = 0;
+    for _ in 0..200 {
+        gone += u32::from(tokio::time::timeout(millis(700), floor.send()).await.is_err());
+        sleep(millis(100)).await;
+    }
+    // Three, and one after each bar.
+    assert!((3..=6).contains(&gone) && floor.cancelled_all(), "{gone}");
+    let statistics = floor.pool.balancer().statistics(Instant::now().into_std());
+    assert!(0 < statistics[&id("press")].ejections[crate::Rest::Errors as usize]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_goes_away_takes_every_try_and_every_place_back() {
+    let gives_up_after = [0, 1, 100, 260, 900, 1_010];
+    for after in gives_up_after {
+        // Stalled: two tries run. Accused: one has failed, and the second opinion runs.
+        for press in [STALLED, Manner::ModelFails(millis(2)), Manner::Breaks(millis(1))] {
+            let floor = Floor::with([("press", press), ("weld", Manner::Silent)]);
+            let waits = tokio::time::timeout(millis(after), floor.send());
+            assert!(waits.await.is_err(), "{after} {press:?}");
+            assert!(floor.cancelled_all(), "{after} {press:?}");
+            assert!(floor.failures("press") <= 1);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_opinion_that_nobody_can_give_costs_no_repeat() {
+    let floor = Floor::with([("press", Manner::ModelFails(millis(2)))]);
+    for _ in 0..30 {
+        assert_eq!(floor.send().await.unwrap_err().attempts(), 1);
+    }
+    assert_eq!(floor.pool.counts().refused, 0);
+    assert!(floor.pool.budget.repeat(Instant::now().into_std()));
+}
+
 fn manner() -> impl Strategy<Value = Manner> {
     let time = || (0_u64..1_500).prop_map(millis);
     prop_oneof![
@@ -284,6 +487,7 @@ fn manner() -> impl Strategy<Value = Manner> {
         1 => Just(Manner::Away),
         1 => Just(Manner::HasNoState),
         1 => Just(Manner::Silent),
+        1 => Just(Manner::Deaf),
         1 => time().prop_map(Manner::ModelFails),
         2 => (time(), time()).prop_map(|(time, lives)| Manner::Stops(time, lives)),
         1 => (time(), time()).prop_map(|(connect, time)| Manner::Connects(connect, time)),
