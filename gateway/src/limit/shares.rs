@@ -126,11 +126,9 @@ impl Shares {
         let active = self.active.load(Ordering::Relaxed);
         let shares = account.active.load(Ordering::Relaxed).clamp(1, SHARES);
         let others = active.saturating_sub(shares);
-        // Who is alone is not: somebody else is about to come.
-        let of_account = match others {
-            0 => self.max - self.max / 8,
-            others => (self.max * shares).div_ceil(shares + others),
-        };
+        // Who is alone is not: somebody else is about to come. Two names of one address are not to wait for that, though.
+        let least = if others == 0 { self.max - self.max / 8 } else { 0 };
+        let of_account = (self.max * shares).div_ceil(shares + others.max(1)).max(least);
         (self.max * FREE_FOR_ALL).div_ceil(4) <= taken
             && (self.max.div_ceil(active.max(2)) <= own || of_account <= together)
     }
