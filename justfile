@@ -55,7 +55,7 @@ sample-models:
     python3 -B models/make.py
     python3 -B models/make.py --check
 
-# Measurements against peers, as ratios: rpc, gateway, engine, json or start; see docs/performance.md.
+# Measurements against peers, as ratios: rpc, gateway, engine, failover, json or start; see docs/performance.md.
 bench what="rpc" *args="":
     cargo build --release -p lineside -p lineside-bench
     target/release/lineside-bench {{what}} {{args}}
