@@ -263,12 +263,7 @@ async fn a_model_that_nobody_asked_for_is_loaded_by_its_first_call() {
 #[tokio::test]
 async fn a_node_whose_cores_all_compute_answers_a_ping() {
     let mut floor = Floor::alone(&["slow-add"]).await;
-    floor
-        .start_all([
-            Plan::gateway("door"),
-            Plan::node("press").set("node.sessions", "auto").set("node.adaptive", "false"),
-        ])
-        .await;
+    floor.start_all([Plan::gateway("door"), Plan::node("press").set("node.sessions", "auto")]).await;
     let cores = std::thread::available_parallelism().unwrap().get();
     let client = floor.client(&["door"]).await;
     let mut calls = JoinSet::new();
