@@ -27,7 +27,7 @@ mod tests;
 use std::{
     sync::{
         Arc, Mutex, TryLockError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -58,6 +58,10 @@ const CALLS_AT_ONCE: u64 = CALL_WEIGHT / 2;
 pub(crate) struct Queue {
     waiting: AtomicUsize,
     running: AtomicUsize,
+    /// Of those that count as running, the ones whose session another call took before they came to it: they wait.
+    ///
+    /// Below zero for a moment, when two threads meet.
+    overtaken: AtomicIsize,
     /// Calls that have given their place up and are not answered yet.
     answering: AtomicUsize,
     max: usize,
@@ -125,6 +129,7 @@ impl Queue {
         Self {
             waiting,
             running,
+            overtaken: AtomicIsize::new(0),
             answering,
             max,
             slots,
@@ -187,6 +192,8 @@ impl Queue {
     pub(crate) fn load(&self) -> LoadReport {
         let [running, queued, room] =
             [&self.running, &self.waiting, &self.room].map(|count| count.load(Ordering::Acquire));
+        let overtaken = usize::try_from(self.overtaken.load(Ordering::Acquire)).unwrap_or(0).min(running);
+        let (running, queued) = (running - overtaken, queued + overtaken);
         let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
         let call_us = self.call_ns.load(Ordering::Relaxed).div_ceil(1_000);
         LoadReport {

@@ -22,7 +22,8 @@ pub(crate) struct Lane {
     rules: Rules,
     /// Calls that wait, by priority; the first is the highest.
     pub(super) waiting: Box<[AtomicUsize]>,
-    /// Sessions that run, or are kept for a call that is on its way to one.
+    /// Calls that have a session, or for which one was kept when they came. Above the sessions there are, so many of the
+    /// latter were overtaken.
     pub(super) taken: AtomicUsize,
     /// Calls on the way to the session that is kept for them: others can still join their run.
     pub(super) coming: AtomicUsize,
@@ -120,10 +121,18 @@ impl Lane {
 
     /// Keeps an idle session for a call, where there is one.
     pub(super) fn take_session(&self) -> bool {
-        let idle = self.taken.fetch_add(1, Ordering::AcqRel) < self.sessions;
-        if !idle {
-            self.taken.fetch_sub(1, Ordering::AcqRel);
-        }
-        idle
+        let take = |taken| (taken < self.sessions).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
+    }
+
+    /// A call that waited has a session now. True when that was kept for one that is on its way, and is still: it came
+    /// with an earlier deadline a moment later, and the other one waits in its place.
+    pub(super) fn overtakes(&self) -> bool {
+        self.sessions <= self.taken.fetch_add(1, Ordering::AcqRel)
+    }
+
+    /// Gives a session back. True when it is the one that a call on its way lost: there is one for it again.
+    pub(super) fn give_back(&self) -> bool {
+        self.sessions < self.taken.fetch_sub(1, Ordering::AcqRel)
     }
 }

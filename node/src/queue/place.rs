@@ -146,10 +146,10 @@ impl Place {
         if self.step == Step::Answers {
             return;
         }
-        match (self.step.holds(), holds) {
-            (false, true) => _ = self.lane.taken.fetch_add(1, Ordering::AcqRel),
-            (true, false) => _ = self.lane.taken.fetch_sub(1, Ordering::AcqRel),
-            (true, true) | (false, false) => {}
+        if self.step.holds() && !holds {
+            self.give_session_back();
+        } else if !self.step.holds() && holds && self.lane.overtakes() {
+            self.queue.overtaken.fetch_add(1, Ordering::AcqRel);
         }
         self.advance(Step::Runs { holds });
     }
@@ -159,9 +159,15 @@ impl Place {
             return;
         }
         if self.step.holds() {
-            self.lane.taken.fetch_sub(1, Ordering::AcqRel);
+            self.give_session_back();
         }
         self.advance(Step::Answers);
+    }
+
+    fn give_session_back(&self) {
+        if self.lane.give_back() {
+            self.queue.overtaken.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 
     /// Counts the call where it is now, before it is not counted any more where it was.

@@ -57,6 +57,24 @@ fn sessions_fill_first_then_the_queue_then_nobody() {
 }
 
 #[test]
+fn who_takes_the_session_of_a_call_on_its_way_runs_and_the_other_one_waits() {
+    let (queue, lane) = floor(2, 8);
+    let mut held: Vec<_> = (0..4).map(|_| ask(&queue, &lane, LONG).unwrap()).collect();
+    begin([&mut held[0]]);
+    // The third has an earlier deadline, and comes to the second session before the second call does.
+    begin([&mut held[2]]);
+    assert_eq!(counts(queue.load())[..2], [2, 2], "there are two sessions");
+    assert!(ask(&queue, &lane, LONG).is_ok_and(|place| queue.load().queued == 3 && place.level() == 0));
+
+    assert_eq!(counts(held[0].end())[..2], [2, 1], "a session is kept for the second again");
+    begin([&mut held[1]]);
+    assert_eq!(counts(queue.load())[..2], [2, 1]);
+    held.into_iter().for_each(drop);
+    assert_eq!(counts(queue.load())[..2], [0, 0]);
+    assert!(lane.is_idle());
+}
+
+#[test]
 fn the_queue_is_the_whole_nodes() {
     let (queue, weld) = floor(1, 1);
     let press = lane(1);
@@ -325,9 +343,11 @@ proptest! {
             let load = queue.load();
             let count = |which: fn(&Step) -> bool| held.iter().filter(|place| which(&place.step)).count();
             let waiting = count(|step| *step == Step::Waits);
-            prop_assert_eq!(load.queued as usize, waiting);
             let coming = count(|step| *step == Step::Comes);
-            prop_assert_eq!(load.running as usize, coming + count(|step| matches!(step, Step::Runs { .. })));
+            let overtaken = count(|step| step.holds()).saturating_sub(sessions);
+            prop_assert_eq!(load.queued as usize, waiting + overtaken);
+            let running = coming + count(|step| matches!(step, Step::Runs { .. }));
+            prop_assert_eq!(load.running as usize, running - overtaken);
             prop_assert_eq!(lane.coming.load(Ordering::Relaxed), coming);
             prop_assert_eq!(queue.is_idle(), held.is_empty());
             prop_assert!(waiting <= max.min(own_max));
