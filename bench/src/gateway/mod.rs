@@ -10,7 +10,7 @@
 pub(crate) mod body;
 pub(crate) mod echo;
 mod lineside;
-mod nginx;
+pub(crate) mod nginx;
 mod runner;
 pub(crate) mod wrk;
 

@@ -32,35 +32,52 @@ impl Nginx {
         library: Option<&Path>,
     ) -> anyhow::Result<Self> {
         let backend = backend(node, library)?;
-        // Free a moment later; nobody else asks for ports here in between.
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let home = identities.home.path().join(format!("nginx-{}", address.port()));
-        fs::create_dir_all(&home)?;
         let name = Identities::load(node)?;
-        let config = config(
-            &home,
+        let name = server_name_of(name.node(), name.cluster());
+        let upstream = Upstream {
             own,
-            &server_name_of(name.node(), name.cluster()),
-            backend.address,
-            address,
+            name: &name,
+            servers: &[backend.address],
             workers,
-        );
-        fs::write(home.join("nginx.conf"), config)?;
-        let child = Command::new("nginx")
-            .args(["-c".as_ref(), home.join("nginx.conf").as_os_str(), "-p".as_ref(), home.as_os_str()])
-            .stdin(Stdio::null())
-            .stderr(fs::File::create(home.join("stderr"))?)
-            .spawn()
-            .context("cannot start nginx")?;
-        let started = Self { nginx: Process::adopt(child, address), backend };
-        for _ in 0..100 {
-            if std::net::TcpStream::connect(address).is_ok() {
-                return Ok(started);
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        bail!("nginx did not start: {}", fs::read_to_string(home.join("stderr")).unwrap_or_default())
+            location: "proxy_request_buffering off; proxy_buffers 16 32k;",
+        };
+        Ok(Self { nginx: launch(identities.home.path(), &upstream)?, backend })
     }
+}
+
+/// What nginx stands before, and how.
+pub(crate) struct Upstream<'a> {
+    /// Where the certificate and key are that it shows to the servers.
+    pub(crate) own: &'a Path,
+    /// The name in the servers' certificate.
+    pub(crate) name: &'a str,
+    pub(crate) servers: &'a [SocketAddr],
+    pub(crate) workers: usize,
+    /// Further directives for the one location.
+    pub(crate) location: &'a str,
+}
+
+/// Starts nginx, and waits until it takes connections.
+pub(crate) fn launch(home: &Path, upstream: &Upstream<'_>) -> anyhow::Result<Process> {
+    // Free a moment later; nobody else asks for ports here in between.
+    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let home = home.join(format!("nginx-{}", address.port()));
+    fs::create_dir_all(&home)?;
+    fs::write(home.join("nginx.conf"), config(&home, address, upstream))?;
+    let child = Command::new("nginx")
+        .args(["-c".as_ref(), home.join("nginx.conf").as_os_str(), "-p".as_ref(), home.as_os_str()])
+        .stdin(Stdio::null())
+        .stderr(fs::File::create(home.join("stderr"))?)
+        .spawn()
+        .context("cannot start nginx")?;
+    let nginx = Process::adopt(child, address);
+    for _ in 0..100 {
+        if std::net::TcpStream::connect(address).is_ok() {
+            return Ok(nginx);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    bail!("nginx did not start: {}", fs::read_to_string(home.join("stderr")).unwrap_or_default())
 }
 
 impl Door for Nginx {
@@ -86,15 +103,10 @@ fn backend(node: &Path, library: Option<&Path>) -> anyhow::Result<Process> {
     Process::announced(command, "echo")
 }
 
-fn config(
-    home: &Path,
-    own: &Path,
-    backend_name: &str,
-    backend: SocketAddr,
-    listen: SocketAddr,
-    workers: usize,
-) -> String {
+fn config(home: &Path, listen: SocketAddr, upstream: &Upstream<'_>) -> String {
+    let Upstream { own, name, servers, workers, location } = upstream;
     let (home, own) = (home.display(), own.display());
+    let servers: String = servers.iter().map(|server| format!("    server {server};\n")).collect();
     // `least_conn` must come before `keepalive`: the other way round keep-alive is silently lost.
     format!(
         "daemon off;
@@ -115,8 +127,7 @@ http {{
   client_body_buffer_size 1m;
   upstream nodes {{
     least_conn;
-    server {backend};
-    keepalive 128;
+{servers}    keepalive 128;
     keepalive_requests 1000000;
   }}
   server {{
@@ -124,15 +135,14 @@ http {{
     location / {{
       proxy_pass https://nodes;
       proxy_http_version 1.1;
-      proxy_request_buffering off;
-      proxy_buffers 16 32k;
+      {location}
       proxy_set_header Connection \"\";
       proxy_ssl_protocols TLSv1.3;
       proxy_ssl_certificate {own}/cert.pem;
       proxy_ssl_certificate_key {own}/key.pem;
       proxy_ssl_trusted_certificate {own}/ca.pem;
       proxy_ssl_verify on;
-      proxy_ssl_name {backend_name};
+      proxy_ssl_name {name};
       proxy_ssl_server_name on;
       proxy_ssl_session_reuse off;
     }}

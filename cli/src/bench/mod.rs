@@ -17,7 +17,10 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     exit::{Exit, Failure, OrFail as _, Outcome},
-    local::{Floor, Home, Member, Model, Plan, Start, Stop},
+    local::{
+        Floor, Member, Model, Plan, Start,
+        stage::{self, Stage},
+    },
     output::{self, Progress},
 };
 use generator::{Door, Run};
@@ -83,27 +86,13 @@ pub(crate) struct Options {
 
 /// Runs the ladder. The exit code says whether every request had its right answer.
 pub(crate) fn run(options: &Options) -> Outcome {
-    let mut progress = Progress::start(false);
-    let program = std::env::current_exe().or_fail(Exit::Failure, "this binary cannot find itself", "")?;
-    // Before anything is started, so that nothing has to be ended when it fails or is broken off.
-    let explicit = options.onnxruntime.as_deref();
-    let library = lineside_node::runtime::ensure(explicit, &mut |line| progress.stage(line))?.path;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.or_fail(Exit::Failure, "the ladder cannot start", "")?;
-    runtime.block_on(async {
-        let mut stop = Stop::listen().or_fail(Exit::Failure, "signals cannot be taken over", "")?;
-        let remedy = "make room in the temporary directory, or name another one with TMPDIR";
-        let home = Home::make(PLAN).or_fail(Exit::Failure, "there is no place on disk", remedy)?;
-        let mut floor = Floor::new(home, program, library);
-        let outcome = tokio::select! {
-            outcome = Box::pin(ladder(&mut floor, options, &mut progress)) => outcome,
-            () = stop.asked() => {
-                Err(Failure::new(Exit::Failure, "broken off before the report", "a signal asked for the end", ""))
-            }
-        };
-        progress.step("ending the members");
-        floor.end(&mut stop).await;
-        outcome
+    let (library, progress) = (options.onnxruntime.as_deref(), Progress::start(false));
+    stage::run("the ladder", PLAN, library, progress, async |stage| {
+        let Stage { floor, stop, progress } = stage;
+        tokio::select! {
+            outcome = Box::pin(ladder(floor, options, progress)) => outcome,
+            () = stop.asked() => Err(stage::broken_off("the ladder")),
+        }
     })
 }
 
@@ -192,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_settings_of_the_members_are_valid() {
-        let home = Home::make(PLAN).unwrap();
+        let home = crate::local::Home::make(PLAN).unwrap();
         let sources = crate::config::Sources { file: Some(home.settings()), ..Default::default() };
         crate::config::load(&sources).expect("the settings are valid");
     }

@@ -26,7 +26,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     exit::{Exit, Failure, OrFail as _, Outcome},
-    local::{Floor, Home, LOOK_EVERY, Process, Stop, serving},
+    local::{
+        Floor, LOOK_EVERY, Process, Stop, serving,
+        stage::{self, Stage},
+    },
     output::{self, Progress},
 };
 use floor::Discovery;
@@ -64,37 +67,19 @@ pub(crate) struct Options {
 
 /// Runs the demo. The exit code says whether every request had its right answer.
 pub(crate) fn run(options: &Options) -> Outcome {
-    let mut progress = Progress::start(false);
     check_free(options.http)?;
-    let program = std::env::current_exe().or_fail(Exit::Failure, "this binary cannot find itself", "")?;
-    // Before anything is started, so that nothing has to be ended when it fails or is broken off.
-    let explicit = options.onnxruntime.as_deref();
-    let library = lineside_node::runtime::ensure(explicit, &mut |line| progress.stage(line))?.path;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.or_fail(Exit::Failure, "the demo cannot start", "")?;
-    runtime.block_on(async {
-        let mut stop = Stop::listen().or_fail(Exit::Failure, "signals cannot be taken over", "")?;
-        let home = Home::make(PLAN).or_fail(
-            Exit::Failure,
-            "the demo has no place on disk",
-            "make room in the temporary directory, or name another one with TMPDIR",
-        )?;
-        let mut floor = Floor::new(home, program, library);
+    let (library, progress) = (options.onnxruntime.as_deref(), Progress::start(false));
+    stage::run("the demo", PLAN, library, progress, async |stage| {
+        let Stage { floor, stop, progress } = stage;
         let outcome = tokio::select! {
-            outcome = Box::pin(show(&mut floor, options, &mut progress)) => outcome,
-            () = stop.asked() => Err(broken_off()),
+            outcome = Box::pin(show(floor, options, progress)) => outcome,
+            () = stop.asked() => Err(stage::broken_off("the demo")),
         };
         if outcome.is_ok() && !options.exit {
-            stay(&mut floor, &mut stop, &mut progress).await;
+            stay(floor, stop, progress).await;
         }
-        progress.step("ending the members");
-        floor.end(&mut stop).await;
         outcome
     })
-}
-
-fn broken_off() -> Failure {
-    Failure::new(Exit::Failure, "the demo was broken off before its report", "a signal asked it to end", "")
 }
 
 /// That the gateway will have its port: found out before certificates are made and processes started.

@@ -11,6 +11,7 @@ mod home;
 mod http;
 mod process;
 mod question;
+pub(crate) mod stage;
 mod stop;
 
 pub(crate) use floor::{Floor, Start, members_at, serving, serving_of};

@@ -26,19 +26,30 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// address that is told, that one stays too: a second interface that comes up first in the list is no move.
 pub(super) struct Follower {
     /// What is set to be told.
-    pub(super) advertise: Option<SocketAddr>,
+    advertise: Option<SocketAddr>,
     /// What the door's listener is bound to.
-    pub(super) http: Option<SocketAddr>,
-    pub(super) own: Arc<Own>,
-    pub(super) mesh: Mesh,
-    pub(super) discovery: Discovery,
+    http: Option<SocketAddr>,
+    own: Arc<Own>,
+    mesh: Mesh,
+    discovery: Discovery,
     /// Weak: its end is the member's end, and not this one's.
-    pub(super) home: Weak<InUse>,
+    home: Weak<InUse>,
     /// What was written there last.
-    pub(super) file: AddressFile,
+    file: AddressFile,
 }
 
 impl Follower {
+    /// Of a member that takes part, whose door is bound to `http`, and that has published `file`.
+    pub(super) fn of(
+        advertise: Option<SocketAddr>,
+        http: Option<SocketAddr>,
+        (own, mesh, discovery): (&Arc<Own>, &Mesh, &Discovery),
+        (home, file): (&Arc<InUse>, &AddressFile),
+    ) -> Self {
+        let (own, mesh, discovery) = (Arc::clone(own), mesh.clone(), discovery.clone());
+        Self { advertise, http, own, mesh, discovery, home: Arc::downgrade(home), file: file.clone() }
+    }
+
     /// Looks until it is aborted.
     pub(super) async fn follow(mut self) -> &'static str {
         let bound = self.mesh.local_addr();

@@ -158,16 +158,8 @@ fn serve(
     let behind_door = DoorParts { mesh: &mesh, known, service: &service, counts };
     let door = door.map_or_else(JoinSet::new, |door| behind_door.serve(door, &closing));
     let file = publish(config, &home, &identity, &mesh, (http, grpc))?;
-    let follower = Follower {
-        advertise: config.member.advertise,
-        http,
-        own: Arc::clone(&own),
-        mesh: mesh.clone(),
-        discovery: discovery.clone(),
-        home: Arc::downgrade(&home),
-        file: file.clone(),
-    };
-    upkeep.spawn(follower.follow());
+    let (told, written) = ((&own, &mesh, &discovery), (&home, &file));
+    upkeep.spawn(Follower::of(config.member.advertise, http, told, written).follow());
     tell::up(&tell::Start { identity: &identity, way, token }, &own.state(), &file, config, node.is_some());
     let supervisor = Arc::clone(&reloader.supervisor);
     let end = Ending { settings: reloader.settings.subscribe(), supervisor };

@@ -28,7 +28,10 @@ use tokio::time::Instant;
 
 use crate::{
     exit::{Exit, Failure, OrFail as _, Outcome},
-    local::{Floor, Home, Member, Model, Plan, Start, Stop},
+    local::{
+        Floor, Member, Model, Plan, Start,
+        stage::{self, Stage},
+    },
     output::{self, Progress},
 };
 use breaker::Breaker;
@@ -108,33 +111,19 @@ pub(crate) fn run(options: &Options) -> Outcome {
         schedule.faults.len(),
         options.length.as_secs_f64()
     ));
-    let program = std::env::current_exe().or_fail(Exit::Failure, "this binary cannot find itself", "")?;
-    // Before anything is started, so that nothing has to be ended when it fails or is broken off.
-    let explicit = options.onnxruntime.as_deref();
-    let library = lineside_node::runtime::ensure(explicit, &mut |line| progress.stage(line))?.path;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.or_fail(Exit::Failure, "the torture cannot start", "")?;
-    runtime.block_on(async {
-        let mut stop = Stop::listen().or_fail(Exit::Failure, "signals cannot be taken over", "")?;
-        let remedy = "make room in the temporary directory, or name another one with TMPDIR";
-        let home = Home::make(PLAN).or_fail(Exit::Failure, "there is no place on disk", remedy)?;
-        let mut floor = Floor::new(home, program, library);
+    let library = options.onnxruntime.as_deref();
+    stage::run("the torture", PLAN, library, progress, async |stage| {
+        let Stage { floor, stop, progress } = stage;
         let outcome = tokio::select! {
-            outcome = Box::pin(torture(&mut floor, options, seed, &schedule, &mut progress)) => outcome,
-            () = stop.asked() => Err(broken_off()),
+            outcome = Box::pin(torture(floor, options, seed, &schedule, progress)) => outcome,
+            () = stop.asked() => Err(stage::broken_off("the torture")),
         };
         if options.keep || !matches!(outcome, Ok(Exit::Ok)) {
             floor.keep();
             progress.stage(format_args!("logs and data stay in {}", floor.home().path().display()));
         }
-        progress.step("ending the members");
-        floor.end(&mut stop).await;
         outcome
     })
-}
-
-fn broken_off() -> Failure {
-    Failure::new(Exit::Failure, "broken off before the report", "a signal asked for the end", "")
 }
 
 async fn torture(
@@ -219,7 +208,7 @@ mod tests {
 
     #[test]
     fn the_settings_of_the_members_are_valid() {
-        let home = Home::make(PLAN).unwrap();
+        let home = crate::local::Home::make(PLAN).unwrap();
         let sources = crate::config::Sources { file: Some(home.settings()), ..Default::default() };
         crate::config::load(&sources).expect("the settings are valid");
         assert!(home.models().join("accumulate/model.toml").is_file());
